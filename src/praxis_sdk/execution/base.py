@@ -1,0 +1,95 @@
+"""The interface of every engine (spec 1, "Execution Engine Interface")."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from praxis_sdk.errors import ExecutionError
+from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.outcome import Failure, Isolation, ToolOutcome
+from praxis_sdk.states import ExecutionStatus, FailureCategory
+
+if TYPE_CHECKING:
+    from praxis_sdk.execution.contracts import ToolContract
+
+
+class ExecutionEngine(ABC):
+    """Runs tools. A custom engine implements the four abstract methods and is registered.
+
+    The built-in engines derive from `praxis_sdk.execution.engines.process.ProcessEngine` or implement
+    `run`, from which `execute` follows.
+    """
+
+    engine_type: str = "custom"
+    isolation: Isolation = Isolation.NONE
+
+    @abstractmethod
+    async def execute(
+        self, contract: ToolContract, args: dict[str, Any], context: dict[str, Any] | None = None
+    ) -> str:
+        """Run a tool and return what it wrote to stdout.
+
+        Args:
+            contract: the tool.
+            args: its arguments by name.
+            context: fields of `RunContext`; others are ignored.
+
+        Raises:
+            ValidationError: contract or arguments are not acceptable; nothing was started.
+            ExecutionError: the tool was started and did not succeed.
+            PlatformError: the engine could not do its work.
+        """
+
+    @abstractmethod
+    async def validate_contract(self, contract: ToolContract) -> bool:
+        """Tell whether this engine can run a contract."""
+
+    @abstractmethod
+    async def get_capabilities(self) -> dict[str, Any]:
+        """Say what this engine can do on this host, after asking it."""
+
+    @abstractmethod
+    async def cleanup(self) -> None:
+        """Free what the engine holds; repeatable."""
+
+    async def run(
+        self, contract: ToolContract, args: dict[str, Any], context: RunContext | dict[str, Any] | None = None
+    ) -> ToolOutcome:
+        """Run a tool and return the full account of it; a tool that fails is an outcome, not an error.
+
+        Here it follows from `execute`, for engines that implement no more than the spec asks.
+
+        Raises:
+            ValidationError, PlatformError: as in `execute`.
+        """
+        ctx = RunContext.of(context)
+        began = time.monotonic()
+        failure: Failure | None = None
+        exit_code: int | None = 0
+        stdout = ""
+        try:
+            fields = {
+                "execution_id": ctx.execution_id,
+                "workspace": str(ctx.workspace),
+                "timeout_s": ctx.timeout_s,
+            }
+            stdout = str(await self.execute(contract, args, fields))
+        except ExecutionError as error:
+            failure = Failure(FailureCategory.USER_CODE_ERROR, error.message)
+            exit_code, stdout = error.exit_code, error.output or ""
+        if ctx.on_output is not None and stdout:
+            ctx.on_output("stdout", stdout.encode())
+        return ToolOutcome(
+            tool=contract.name,
+            execution_id=ctx.execution_id,
+            engine=self.engine_type,
+            isolation=self.isolation,
+            status=ExecutionStatus.FAILED if failure else ExecutionStatus.COMPLETED,
+            exit_code=exit_code,
+            stdout=stdout,
+            stdout_bytes=len(stdout.encode()),
+            duration_s=time.monotonic() - began,
+            failure=failure,
+        )

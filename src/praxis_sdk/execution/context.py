@@ -1,0 +1,71 @@
+"""The circumstances of one run: where it happens, under which id, who listens."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.units import parse_seconds
+
+StreamName = Literal["stdout", "stderr"]
+OutputListener = Callable[[StreamName, bytes], None]
+ProgressListener = Callable[[str], None]
+
+_EXECUTION_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What an engine is told beside the contract and the arguments.
+
+    Args:
+        execution_id: names the run in logs, labels and container names; made up where missing.
+        workspace: directory from which relative mount sources count.
+        timeout_s: wall-clock limit in seconds; replaces the contract's.
+        on_output: called with each piece of output as it arrives.
+        on_progress: called with a line for people when a slow step begins (pulling an image).
+    """
+
+    execution_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    workspace: Path = field(default_factory=Path.cwd)
+    timeout_s: float | None = None
+    on_output: OutputListener | None = None
+    on_progress: ProgressListener | None = None
+
+    def __post_init__(self) -> None:
+        if not _EXECUTION_ID.fullmatch(self.execution_id):
+            raise ValidationError(
+                f"execution_id: {self.execution_id[:120]!r} is not an id",
+                remedy="use up to 100 letters, digits, '_', '.', '-'",
+            )
+
+    @classmethod
+    def of(cls, context: Mapping[str, Any] | RunContext | None) -> RunContext:
+        """Read the `context` of spec 1: a mapping whose keys are the fields here; others are ignored.
+
+        Raises:
+            ValidationError: a field has the wrong form.
+        """
+        if isinstance(context, RunContext):
+            return context
+        known = {f.name: context[f.name] for f in fields(cls) if context and f.name in context}
+        try:
+            if "workspace" in known:
+                known["workspace"] = Path(known["workspace"])
+            if known.get("timeout_s") is not None:
+                known["timeout_s"] = parse_seconds(known["timeout_s"])
+            if "execution_id" in known:
+                known["execution_id"] = str(known["execution_id"])
+        except (TypeError, ValueError) as error:
+            raise ValidationError(f"context: {error}", remedy="see RunContext for its fields") from error
+        return replace(cls(), **known)
+
+    def progress(self, line: str) -> None:
+        """Tell whoever listens that a slow step begins."""
+        if self.on_progress is not None:
+            self.on_progress(line)

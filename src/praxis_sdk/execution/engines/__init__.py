@@ -1,0 +1,1 @@
+"""The built-in engines, one module each; all pass the same conformance suite."""

@@ -1,0 +1,179 @@
+"""How every built-in engine runs a tool: the control flow of a run, once.
+
+    prepare -> launch -> wait | time limit | output limit | cancellation -> (kill, wait) -> export -> close
+
+An engine supplies `launch`, which returns a `RunningTool`: the seam between this flow and the many ways
+in which a tool can be started, awaited and killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+import structlog
+
+from praxis_sdk.errors import PlatformError, ValidationError
+from praxis_sdk.execution.base import ExecutionEngine
+from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.invocation import Invocation, prepare
+from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify
+from praxis_sdk.execution.output import OutputCapture
+from praxis_sdk.execution.portability import port_spec
+from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.states import ExecutionStatus
+
+log = structlog.get_logger("praxis.execution")
+
+KILL_BOUND_S: Final = 30.0  # how long a killed tool may take to be gone before the platform is to blame
+
+
+class RunningTool(Protocol):
+    """One started tool."""
+
+    async def wait(self) -> Exit:
+        """Wait until the tool has ended, nothing of it runs any more and its output has been captured."""
+
+    async def kill(self) -> None:
+        """End the tool and all it started, for certain; `wait` returns soon afterwards."""
+
+    async def export(self) -> Exports:
+        """Copy what the tool changed in its read-write mounts to the host; called after a natural end."""
+
+    async def close(self) -> None:
+        """Free everything that belongs to the run; called once, whatever happened."""
+
+
+class SupervisedEngine(ExecutionEngine):
+    """An engine that starts something, watches over it, and ends it."""
+
+    engine_type: EngineType
+
+    @abstractmethod
+    async def launch(self, invocation: Invocation, capture: OutputCapture) -> RunningTool:
+        """Start a tool. Whoever cancels or fails the launch finds nothing left behind.
+
+        Raises:
+            ValidationError: this engine cannot run this invocation.
+            PlatformError: the engine could not start it.
+        """
+
+    async def validate_contract(self, contract: ToolContract) -> bool:
+        """Tell whether this engine can run a contract, going by the contract alone."""
+        try:
+            port_spec(contract, self.engine_type)
+        except ValidationError:
+            return False
+        return True
+
+    async def execute(
+        self,
+        contract: ToolContract,
+        args: dict[str, Any],
+        context: dict[str, Any] | None = None,
+    ) -> str:
+        """Run a tool and return what it wrote to stdout; see `ExecutionEngine.execute`."""
+        return (await self.run(contract, args, context)).output_or_raise()
+
+    async def run(
+        self,
+        contract: ToolContract,
+        args: Mapping[str, Any],
+        context: RunContext | Mapping[str, Any] | None = None,
+    ) -> ToolOutcome:
+        """Run a tool and return the full account of it; see `ExecutionEngine.run`."""
+        ctx = RunContext.of(context)
+        invocation = prepare(contract, args, ctx, self.engine_type)
+        capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output)
+        events = log.bind(tool=contract.name, engine=str(self.engine_type), execution_id=ctx.execution_id)
+        events.info("tool.started", timeout_s=invocation.timeout_s)
+        began = time.monotonic()
+        try:
+            outcome = await self._supervise(invocation, capture, began)
+        except BaseException as error:
+            # The flow is told, whatever interrupts it; what the error says may hold arguments.
+            events.info(
+                "tool.aborted", error=type(error).__name__, duration_s=round(time.monotonic() - began, 6)
+            )
+            raise
+        events.info(
+            "tool.ended",
+            status=str(outcome.status),
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            category=str(outcome.failure.category) if outcome.failure else None,
+            duration_s=round(outcome.duration_s, 6),
+            stdout_bytes=outcome.stdout_bytes,
+            stderr_bytes=outcome.stderr_bytes,
+            cpu_s=outcome.usage.cpu_s,
+            peak_memory_bytes=outcome.usage.peak_memory_bytes,
+        )
+        return outcome
+
+    async def _supervise(self, invocation: Invocation, capture: OutputCapture, began: float) -> ToolOutcome:
+        running = await self.launch(invocation, capture)
+        try:
+            exit_, timed_out = await _until_end(running, invocation.timeout_s, capture)
+            duration_s = time.monotonic() - began
+            status, failure = classify(exit_, timeout_s=invocation.timeout_s, timed_out=timed_out)
+            # What a killed tool left is half-written; what a failed one left is how one learns why.
+            killed = timed_out or exit_.limit is Limit.OUTPUT or exit_.exit_code is None
+            exports = Exports() if killed else await running.export()
+        finally:
+            await asyncio.shield(running.close())
+        return ToolOutcome(
+            tool=invocation.contract.name,
+            execution_id=invocation.context.execution_id,
+            engine=str(self.engine_type),
+            isolation=self.isolation,
+            status=status,
+            exit_code=exit_.exit_code if status is not ExecutionStatus.TIMED_OUT else None,
+            signal=exit_.signal,
+            limit=Limit.TIMEOUT if timed_out else exit_.limit,
+            stdout=capture.text("stdout"),
+            stderr=capture.text("stderr"),
+            stdout_bytes=capture.seen_bytes("stdout"),
+            stderr_bytes=capture.seen_bytes("stderr"),
+            duration_s=duration_s,
+            usage=exit_.usage,
+            exports=exports,
+            failure=failure,
+            notes=(*invocation.notes, *exports.skipped),
+        )
+
+
+async def _until_end(running: RunningTool, timeout_s: float, capture: OutputCapture) -> tuple[Exit, bool]:
+    """Wait for the end of a tool, and bring it about when a limit is reached or the caller gives up."""
+    ending = asyncio.ensure_future(running.wait())
+    overflowing = asyncio.ensure_future(capture.overflowed.wait())
+    try:
+        await asyncio.wait({ending, overflowing}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            exit_ = ending.result()
+            return (replace(exit_, limit=Limit.OUTPUT) if capture.overflowed.is_set() else exit_), False
+        exit_ = await _kill(running, ending)
+        if capture.overflowed.is_set():
+            return replace(exit_, limit=Limit.OUTPUT), False
+        return exit_, True
+    except asyncio.CancelledError:
+        await asyncio.shield(_kill(running, ending))
+        raise
+    finally:
+        overflowing.cancel()
+        ending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await overflowing
+
+
+async def _kill(running: RunningTool, ending: asyncio.Future[Exit]) -> Exit:
+    await running.kill()
+    try:
+        return await asyncio.wait_for(asyncio.shield(ending), KILL_BOUND_S)
+    except TimeoutError as error:
+        raise PlatformError(f"the tool was killed and is not gone after {KILL_BOUND_S:g} s") from error

@@ -1,0 +1,251 @@
+"""Copying back to the host what a tool changed in its read-write mounts.
+
+What the tool left behind is hostile: symlinks to /etc, names with line breaks, fifos that block whoever
+opens them, ten thousand nested folders. So nothing is opened by a path of more than one component: both
+trees are walked by directory descriptors with O_NOFOLLOW, only regular files are read, and each file
+takes the place of its predecessor by rename. Deletions are not propagated. The walk runs after the last
+process of the tool is gone, so nothing changes under it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from praxis_sdk.errors import PlatformError
+from praxis_sdk.execution.outcome import ExportedFile, Exports
+
+MAX_FILES: Final = 100_000
+MAX_DEPTH: Final = 64
+_MAX_SKIPPED: Final = 100  # notes kept; a tool that leaves a million symlinks gets no million lines
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_COMPARE_BYTES: Final = 1 << 20
+
+Fingerprint = tuple[int, int, int]  # inode, size, change time in ns: the tool cannot forge the last
+
+
+def fingerprint(status: os.stat_result) -> Fingerprint:
+    """Return what tells a file that was written to from one that was not."""
+    return (status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+def export_changes(
+    source_fd: int,
+    target: Path,
+    mount: str,
+    *,
+    nested: frozenset[str] = frozenset(),
+    baseline: Mapping[str, Fingerprint] | None = None,
+) -> Exports:
+    """Copy changed files from a tool's side of a mount to the host's side.
+
+    Args:
+        source_fd: directory (or regular file, for the mount of a single file) with the tool's side.
+        target: the mount's source on the host.
+        mount: the mount's path inside, for the report.
+        nested: paths below the mount where other mounts lie; they are left alone.
+        baseline: fingerprints of the tool's side before it ran; files that still have theirs are
+            unchanged. Without it every file whose content differs is a change.
+
+    Returns:
+        What was copied, and what was left out and why.
+
+    Raises:
+        PlatformError: the host's side cannot be written.
+    """
+    try:
+        return _export(source_fd, target, mount, nested, baseline or {})
+    except OSError as error:
+        raise PlatformError(
+            f"engineSpec.mounts: what '{mount}' holds cannot be written to {target}: {error.strerror}",
+            remedy="check rights and free space there, or mount it with ':ro'",
+        ) from error
+
+
+def _export(
+    source_fd: int, target: Path, mount: str, nested: frozenset[str], baseline: Mapping[str, Fingerprint]
+) -> Exports:
+    walk = _Walk(mount=mount, nested=nested, baseline=baseline, owner=_owner_of(target))
+    if stat.S_ISREG(os.fstat(source_fd).st_mode):
+        parent_fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            walk.copy_file(source_fd, parent_fd, target.name, shown="")
+        finally:
+            os.close(parent_fd)
+    else:
+        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            walk.directory(source_fd, target_fd, "", depth=0)
+        finally:
+            os.close(target_fd)
+    return Exports(files=tuple(walk.files), skipped=tuple(walk.skipped))
+
+
+@dataclass
+class _Walk:
+    mount: str
+    nested: frozenset[str]
+    baseline: Mapping[str, Fingerprint]
+    owner: tuple[int, int] | None
+    files: list[ExportedFile] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def directory(self, source_fd: int, target_fd: int, below: str, depth: int) -> None:
+        with os.scandir(source_fd) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            path = f"{below}{name}"
+            if path in self.nested:
+                continue
+            if len(self.files) >= MAX_FILES:
+                self.skip(path, f"more than {MAX_FILES} files changed")
+                return
+            if not name.isprintable():
+                self.skip(path, "its name holds control characters or is not UTF-8")
+                continue
+            status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                self.subdirectory(source_fd, target_fd, name, path, depth + 1)
+            elif stat.S_ISREG(status.st_mode):
+                if self.baseline.get(path) != fingerprint(status):
+                    self.regular(source_fd, target_fd, name, path)
+            elif not _is_whiteout(status):
+                self.skip(path, f"it is a {_kind(status.st_mode)}")
+
+    def subdirectory(self, source_fd: int, target_fd: int, name: str, path: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            self.skip(path, f"nested deeper than {MAX_DEPTH} folders")
+            return
+        try:
+            inner_source = os.open(name, _DIRECTORY, dir_fd=source_fd)
+        except PermissionError:
+            self.skip(path, "the tool made it unreadable")
+            return
+        try:
+            inner_target = self.open_or_make(target_fd, name)
+        except OSError as error:
+            os.close(inner_source)
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            self.skip(path, "the host has something else than a folder there")
+            return
+        try:
+            self.directory(inner_source, inner_target, f"{path}/", depth)
+        finally:
+            os.close(inner_source)
+            os.close(inner_target)
+
+    def open_or_make(self, target_fd: int, name: str) -> int:
+        try:
+            os.mkdir(name, 0o755, dir_fd=target_fd)
+        except FileExistsError:
+            return os.open(name, _DIRECTORY, dir_fd=target_fd)
+        made = os.open(name, _DIRECTORY, dir_fd=target_fd)
+        if self.owner is not None:
+            os.fchown(made, *self.owner)
+        return made
+
+    def regular(self, source_fd: int, target_fd: int, name: str, path: str) -> None:
+        try:
+            file_fd = os.open(name, _FILE, dir_fd=source_fd)
+        except PermissionError:
+            self.skip(path, "the tool made it unreadable")
+            return
+        try:
+            self.copy_file(file_fd, target_fd, name, shown=path)
+        finally:
+            os.close(file_fd)
+
+    def copy_file(self, file_fd: int, target_fd: int, name: str, shown: str) -> None:
+        status = os.fstat(file_fd)
+        try:
+            if _same_content(file_fd, status.st_size, target_fd, name):
+                return
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR):
+                raise
+            self.skip(shown, "the host has something else than a file there")
+            return
+        temporary = f".praxis-{os.getpid()}-{len(self.files)}~"
+        copy_fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target_fd
+        )
+        try:
+            try:
+                _copy(file_fd, copy_fd, status.st_size)
+                if self.owner is not None:
+                    os.fchown(copy_fd, *self.owner)
+                os.fchmod(copy_fd, status.st_mode & 0o777)  # never setuid, setgid or sticky
+            finally:
+                os.close(copy_fd)
+            os.rename(temporary, name, src_dir_fd=target_fd, dst_dir_fd=target_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=target_fd)
+            raise
+        self.files.append(ExportedFile(mount=self.mount, path=shown, size_bytes=status.st_size))
+
+    def skip(self, path: str, reason: str) -> None:
+        if len(self.skipped) < _MAX_SKIPPED:
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)[:200]
+            self.skipped.append(f"{self.mount}/{shown} was not exported: {reason}")
+
+
+def _same_content(file_fd: int, size_bytes: int, target_fd: int, name: str) -> bool:
+    try:
+        other_fd = os.open(name, _FILE, dir_fd=target_fd)
+    except (FileNotFoundError, PermissionError):
+        return False
+    try:
+        other = os.fstat(other_fd)
+        if stat.S_ISDIR(other.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", name)
+        if not stat.S_ISREG(other.st_mode) or other.st_size != size_bytes:
+            return False
+        offset = 0
+        while chunk := os.pread(file_fd, _COMPARE_BYTES, offset):
+            if chunk != os.pread(other_fd, _COMPARE_BYTES, offset):
+                return False
+            offset += len(chunk)
+        return True
+    finally:
+        os.close(other_fd)
+
+
+def _copy(source_fd: int, copy_fd: int, size_bytes: int) -> None:
+    offset = 0
+    while offset < size_bytes:
+        sent = os.sendfile(copy_fd, source_fd, offset, min(size_bytes - offset, 1 << 24))
+        if sent == 0:
+            return
+        offset += sent
+
+
+def _owner_of(target: Path) -> tuple[int, int] | None:
+    """Return whose the exported files shall be; None where Praxis cannot choose or need not."""
+    status = os.stat(target)
+    if os.geteuid() != 0:
+        return None
+    return (status.st_uid, status.st_gid)
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    """Tell whether an entry is an overlay's mark of a deletion."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _kind(mode: int) -> str:
+    names = {
+        stat.S_IFLNK: "symlink",
+        stat.S_IFIFO: "fifo",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFBLK: "block device",
+        stat.S_IFCHR: "character device",
+    }
+    return names.get(stat.S_IFMT(mode), "special file")

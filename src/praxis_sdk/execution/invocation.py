@@ -1,0 +1,137 @@
+"""The plan of one run: contract, arguments and context, checked and resolved, before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.arguments import (
+    argument_variables,
+    arguments_json,
+    check_arguments,
+    fill_command,
+)
+from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.mounts import Mount, parse_mounts, resolve_mounts
+from praxis_sdk.execution.portability import port_spec
+from praxis_sdk.execution.specs import (
+    ContainerEngineSpec,
+    EngineSpec,
+    EngineType,
+    IsolatedEngineSpec,
+    LocalEngineSpec,
+    ProcessEngineSpec,
+)
+from praxis_sdk.units import parse_bytes
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """Everything an engine needs for one run.
+
+    Args:
+        contract, context: what this is the plan for.
+        spec: the fields for this engine.
+        arguments: the checked arguments with defaults.
+        arguments_json: the content of the file that `PRAXIS_ARGS_FILE` must name.
+        argv: the command with arguments in place; empty for a remote tool.
+        env: the contract's variables, those passed on from the host, and the arguments'. What a
+            program needs to find its way (PATH, HOME) and `PRAXIS_ARGS_FILE` are the engine's to add.
+        mounts: existing sources, outer mounts before nested ones.
+        timeout_s: wall-clock limit in seconds.
+        output_limit_bytes: most bytes kept of each stream.
+        memory_bytes: memory limit; None for the engine's default.
+        notes: what the caller should know about how the contract was understood.
+    """
+
+    contract: ToolContract
+    context: RunContext
+    spec: EngineSpec
+    arguments: Mapping[str, Any]
+    arguments_json: bytes
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    timeout_s: float
+    output_limit_bytes: int
+    memory_bytes: int | None
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    contract: ToolContract, args: Mapping[str, Any], context: RunContext, engine: EngineType
+) -> Invocation:
+    """Plan a run; nothing is started and nothing on the host is changed.
+
+    Raises:
+        ValidationError: contract, arguments or context do not fit together or with the engine.
+    """
+    ported = port_spec(contract, engine)
+    spec = ported.spec
+    values = check_arguments(contract.parameters, args)
+    argv: list[str] = []
+    env: dict[str, str] = {}
+    output_limit_bytes = 16 << 20
+    if isinstance(spec, ProcessEngineSpec):
+        argv = _argv(spec, contract, values)
+        env = _environment(spec, values)
+        output_limit_bytes = parse_bytes(spec.output_limit)
+    mounts: tuple[Mount, ...] = ()
+    memory_bytes = None
+    if isinstance(spec, IsolatedEngineSpec):
+        mounts = resolve_mounts(parse_mounts(spec.mounts), context.workspace.resolve())
+        memory_bytes = parse_bytes(spec.memory_limit) if spec.memory_limit else None
+        _refuse_host_access(spec, contract)
+    return Invocation(
+        contract=contract,
+        context=context,
+        spec=spec,
+        arguments=values,
+        arguments_json=arguments_json(values),
+        argv=tuple(argv),
+        env=env,
+        mounts=mounts,
+        timeout_s=context.timeout_s or float(spec.timeout),
+        output_limit_bytes=output_limit_bytes,
+        memory_bytes=memory_bytes,
+        notes=ported.notes,
+    )
+
+
+def _argv(spec: ProcessEngineSpec, contract: ToolContract, values: Mapping[str, Any]) -> list[str]:
+    if not spec.command or not spec.command[0]:
+        raise ValidationError(
+            "engineSpec.command: missing", remedy="give the program and its arguments as a list"
+        )
+    if not (isinstance(spec, LocalEngineSpec) and spec.shell):
+        return fill_command(spec.command, contract.parameters, values)
+    # One word under `shell` is a script; several are words, and stay words.
+    if len(spec.command) == 1:
+        return fill_command(["/bin/sh", "-c", *spec.command], contract.parameters, values)
+    return ["/bin/sh", "-c", shlex.join(fill_command(spec.command, contract.parameters, values))]
+
+
+def _environment(spec: ProcessEngineSpec, values: Mapping[str, Any]) -> dict[str, str]:
+    env = {name: os.environ[name] for name in spec.env_passthrough if name in os.environ}
+    env |= spec.env
+    return env | argument_variables(values, fixed={*spec.env, *spec.env_passthrough})
+
+
+def _refuse_host_access(spec: IsolatedEngineSpec, contract: ToolContract) -> None:
+    if contract.trusted:
+        return
+    if isinstance(spec, ContainerEngineSpec) and spec.privileged:
+        raise ValidationError(
+            "engineSpec.privileged: only a trusted tool may have the host's privileges",
+            remedy="add 'trust: trusted' to the contract if it is yours",
+        )
+    if spec.network == "host":
+        raise ValidationError(
+            "engineSpec.network: only a trusted tool may use the host's own network",
+            remedy="add 'trust: trusted' to the contract if it is yours",
+        )

@@ -1,0 +1,92 @@
+"""Mounts of a contract: which host paths a tool sees, where, and whether it may change them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from praxis_sdk.errors import ValidationError
+
+_RESERVED: Final = ("/proc", "/sys", "/dev", "/praxis")
+_SUFFIXES: Final = {"ro": False, "rw": True}
+
+
+@dataclass(frozen=True, order=True)
+class Mount:
+    """One host path made visible to a tool.
+
+    Args:
+        target: absolute, normalised path inside.
+        source: path on the host; relative ones count from the workspace until `resolve_mounts`.
+        writable: the tool may change it; what changed is exported to the source afterwards.
+    """
+
+    target: str
+    source: Path
+    writable: bool
+
+    def covers(self, other: Mount) -> bool:
+        """Tell whether `other` is mounted somewhere below this one."""
+        return other.target != self.target and other.target.startswith(self.target.rstrip("/") + "/")
+
+
+def parse_mounts(mounts: Mapping[str, str]) -> tuple[Mount, ...]:
+    """Read the `mounts` field of a contract: host path to path inside, with ':ro' or ':rw' behind it.
+
+    Nothing said means read-write, as in spec 1. The result is ordered so that a mount comes before
+    those nested in it.
+
+    Raises:
+        ValueError: a path is empty, relative inside, reserved, or used twice.
+    """
+    parsed: dict[str, Mount] = {}
+    for source, target in mounts.items():
+        path, _, suffix = target.rpartition(":")
+        writable = True
+        if path and suffix in _SUFFIXES:
+            target, writable = path, _SUFFIXES[suffix]
+        elif ":" in target:
+            raise ValueError(f"{source!r}: {target!r} ends in {suffix!r}; only ':ro' and ':rw' are known")
+        if not source or "\0" in source + target:
+            raise ValueError(f"{source!r} is not a host path")
+        if not target.startswith("/") or ".." in target.split("/"):
+            raise ValueError(f"{source!r}: {target!r} must be an absolute path inside, for example '/data'")
+        target = "/" + posixpath.normpath(target).strip("/")
+        if target == "/" or any(target == r or target.startswith(r + "/") for r in _RESERVED):
+            raise ValueError(f"{source!r}: nothing can be mounted at {target!r}")
+        if target in parsed:
+            raise ValueError(f"{target!r} is the target of two mounts")
+        parsed[target] = Mount(target=target, source=Path(source), writable=writable)
+    return tuple(sorted(parsed.values()))
+
+
+def resolve_mounts(mounts: Iterable[Mount], workspace: Path) -> tuple[Mount, ...]:
+    """Make every source an existing absolute path without symlinks, counted from the workspace.
+
+    Raises:
+        ValidationError: a source does not exist or is neither a file nor a directory.
+    """
+    resolved = []
+    for mount in mounts:
+        shown = str(mount.source)
+        try:
+            source = (workspace / mount.source.expanduser()).resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise ValidationError(
+                f"engineSpec.mounts: '{shown}' does not exist below {workspace}",
+                remedy="create it, or name the right directory with --workspace",
+            ) from error
+        if not (source.is_dir() or source.is_file()):
+            raise ValidationError(
+                f"engineSpec.mounts: '{shown}' is neither a file nor a directory", remedy="mount one of those"
+            )
+        resolved.append(Mount(target=mount.target, source=source, writable=mount.writable))
+    return tuple(resolved)
+
+
+def nested_names(mount: Mount, mounts: Iterable[Mount]) -> frozenset[str]:
+    """Name the paths, relative to a mount, at which other mounts lie: they are not part of it."""
+    return frozenset(posixpath.relpath(other.target, mount.target) for other in mounts if mount.covers(other))

@@ -1,0 +1,114 @@
+"""Which engine runs a contract: pure decisions over what engines say of themselves.
+
+Without a wish a contract runs on the engine it names; a `dagger` contract falls back to Docker, which
+isolates as well. A wish (`--engine`) replaces the contract's choice; `auto` tries whatever could fit.
+Isolation is never lowered below namespaces for a tool that is not declared trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.outcome import Isolation
+from praxis_sdk.execution.portability import port_spec
+from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
+
+AUTO: Final = "auto"
+
+_FALLBACK: Final[Mapping[EngineType, tuple[EngineType, ...]]] = {EngineType.DAGGER: (EngineType.DOCKER,)}
+_AUTOMATIC: Final = (EngineType.DOCKER, EngineType.DAGGER, EngineType.KUBERNETES, EngineType.SANDBOX)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an engine can do on this host, as far as selection cares.
+
+    Args:
+        engine: its type.
+        isolation: what it puts between a tool and the host.
+        available: whether it works here.
+        reason, remedy: why not, and what to do about it.
+        memory_limit, cpu_limit: whether it can enforce them.
+    """
+
+    engine: EngineType
+    isolation: Isolation
+    available: bool = True
+    reason: str = ""
+    remedy: str = ""
+    memory_limit: bool = True
+    cpu_limit: bool = True
+
+    @classmethod
+    def of(cls, engine: EngineType, isolation: Isolation, capabilities: Mapping[str, Any]) -> Offer:
+        """Read an engine's capabilities."""
+        return cls(
+            engine=engine,
+            isolation=isolation,
+            available=bool(capabilities.get("available", True)),
+            reason=str(capabilities.get("unavailable_reason") or ""),
+            remedy=str(capabilities.get("remedy") or ""),
+            memory_limit=bool(capabilities.get("supports_memory_limit", False)),
+            cpu_limit=bool(capabilities.get("supports_cpu_limit", False)),
+        )
+
+
+def candidates(contract: ToolContract, wish: str | None) -> tuple[EngineType, ...]:
+    """Name the engines to try, best first.
+
+    Args:
+        contract: the tool.
+        wish: an engine type, 'auto', or None for the contract's own choice.
+
+    Raises:
+        ValidationError: the wish names no engine.
+    """
+    if wish is None:
+        return (contract.engine, *_FALLBACK.get(contract.engine, ()))
+    if wish.lower() == AUTO:
+        others = () if contract.engine is EngineType.REMOTE_MCP else _AUTOMATIC
+        return (contract.engine, *(engine for engine in others if engine is not contract.engine))
+    try:
+        return (EngineType(wish),)
+    except ValueError as error:
+        known = ", ".join([*EngineType, AUTO])
+        raise ValidationError(f"engine: {wish[:80]!r} is not an engine", remedy=f"known: {known}") from error
+
+
+def isolation_refusal(contract: ToolContract, isolation: Isolation) -> ValidationError | None:
+    """Say why a tool may not run with so little isolation, or None where it may."""
+    if isolation >= Isolation.NAMESPACES or contract.trusted:
+        return None
+    return ValidationError(
+        f"trust: '{contract.name}' is not declared trusted, and the '{EngineType.LOCAL}' engine isolates nothing",
+        remedy="use --engine sandbox, or, if the tool is yours, 'trust: trusted' in the contract or --trust",
+    )
+
+
+def objection(contract: ToolContract, offer: Offer, *, automatic: bool) -> str | None:
+    """Say why an engine cannot run a contract, or None where it can.
+
+    Args:
+        contract: the tool.
+        offer: the engine.
+        automatic: nobody asked for this engine, so it must also give the tool the programs it expects.
+    """
+    if not offer.available:
+        return offer.reason or "not available on this host"
+    try:
+        ported = port_spec(contract, offer.engine)
+    except ValidationError as error:
+        return error.message
+    if automatic and ported.notes:
+        return ported.notes[0]
+    spec = ported.spec
+    if isinstance(spec, IsolatedEngineSpec):
+        if spec.memory_limit and not offer.memory_limit:
+            return "engineSpec.memory_limit cannot be enforced by it"
+        if spec.cpu_limit and not offer.cpu_limit:
+            return "engineSpec.cpu_limit cannot be enforced by it"
+    return None

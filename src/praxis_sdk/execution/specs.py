@@ -1,0 +1,209 @@
+"""Engine specs: what a contract asks of each kind of engine (spec 1, "Contract Structure"; spec 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+
+from praxis_sdk.execution.fields import (
+    Command,
+    ContractPart,
+    Cores,
+    Count,
+    Flag,
+    Headers,
+    Image,
+    InsidePath,
+    MountMap,
+    Seconds,
+    Secret,
+    Size,
+    Text,
+    Url,
+    VariableName,
+    Variables,
+)
+from praxis_sdk.execution.mounts import parse_mounts
+
+
+class EngineType(StrEnum):
+    """The kinds of engines that a contract can name."""
+
+    DAGGER = "dagger"
+    LOCAL = "local"
+    REMOTE_MCP = "remote-mcp"
+    SANDBOX = "sandbox"
+    DOCKER = "docker"
+    KUBERNETES = "kubernetes"
+
+    @classmethod
+    def _missing_(cls, value: object) -> EngineType | None:
+        """Accept the spellings found in the wild: 'Dagger', 'remote_mcp', 'REMOTE-MCP'."""
+        name = value.strip().lower().replace("_", "-") if isinstance(value, str) else ""
+        return next((member for member in cls if member.value == name), None)
+
+
+class EngineSpec(ContractPart):
+    """What every engine spec has: a time limit."""
+
+    timeout: Seconds = Field(300, description="Wall-clock limit of a run, in seconds.")
+
+
+class ProcessEngineSpec(EngineSpec):
+    """What every engine that starts a process needs to know."""
+
+    command: Command = Field(
+        default_factory=list, description="Program and arguments; {{name}} stands for an argument."
+    )
+    env: Variables = Field(default_factory=dict, description="Environment variables to set.")
+    env_passthrough: list[VariableName] = Field(
+        default_factory=list,
+        validation_alias=AliasChoices("env_passthrough", "envPassthrough"),
+        description="Names of host variables to pass on.",
+    )
+    output_limit: Size = Field(
+        "16m",
+        validation_alias=AliasChoices("output_limit", "outputLimit"),
+        description="Most bytes kept of stdout and of stderr; a tool that writes more is ended.",
+    )
+
+
+class IsolatedEngineSpec(ProcessEngineSpec):
+    """A process with a file system of its own: mounts, limits, network."""
+
+    mounts: MountMap = Field(
+        default_factory=dict,
+        description="Host path to path inside, with ':ro' or ':rw' (default) behind the latter.",
+    )
+    working_dir: InsidePath | None = Field(
+        None,
+        validation_alias=AliasChoices("working_dir", "workingDir", "workdir"),
+        description="Working directory inside.",
+    )
+    memory_limit: Size | None = Field(
+        None, validation_alias=AliasChoices("memory_limit", "memoryLimit"), description="For example '512m'."
+    )
+    cpu_limit: Cores | None = Field(
+        None,
+        validation_alias=AliasChoices("cpu_limit", "cpuLimit"),
+        description="Processor cores, for example 1.5.",
+    )
+    pids_limit: Count = Field(
+        256,
+        validation_alias=AliasChoices("pids_limit", "pidsLimit"),
+        description="Most processes and threads at once.",
+    )
+    network: Text | None = Field(
+        None, description="Network to join; 'none' unless given. What names exist depends on the engine."
+    )
+
+    @field_validator("mounts")
+    @classmethod
+    def _mounts_are_sound(cls, mounts: dict[str, str]) -> dict[str, str]:
+        parse_mounts(mounts)
+        return mounts
+
+
+class ContainerEngineSpec(IsolatedEngineSpec):
+    """A process in a container made from an image."""
+
+    image: Image = Field(description="Container image, for example 'python:3.11-slim'.")
+    privileged: Flag = Field(False, description="Run with the host's privileges; trusted tools only.")
+
+
+class DaggerEngineSpec(ContainerEngineSpec):
+    """A container run by a Dagger engine (spec 2)."""
+
+    pip_cache: Flag = Field(
+        False,
+        validation_alias=AliasChoices("pip_cache", "pipCache"),
+        description="Keep pip's cache in a Dagger cache volume between runs; trusted tools only.",
+    )
+
+
+class DockerEngineSpec(ContainerEngineSpec):
+    """A container run by a Docker daemon: the Dagger spec and what only Docker knows."""
+
+    runtime: Text | None = Field(None, description="OCI runtime, for example 'runsc' for gVisor.")
+    user: Text | None = Field(
+        None, description="User inside as 'uid' or 'uid:gid'; never root unless trusted."
+    )
+    tmpfs_size: Size = Field(
+        "64m",
+        validation_alias=AliasChoices("tmpfs_size", "tmpfsSize"),
+        description="Size of the writable /tmp.",
+    )
+
+
+class SandboxEngineSpec(IsolatedEngineSpec):
+    """A process of the host's own programs in fresh namespaces."""
+
+    image: Text | None = Field(None, description="Ignored: the sandbox runs the host's programs.")
+    scratch_size: Size = Field(
+        "256m",
+        validation_alias=AliasChoices("scratch_size", "scratchSize"),
+        description="Most bytes the tool may have written at any time, in /tmp and all its mounts together.",
+    )
+    file_size_limit: Size | None = Field(
+        None,
+        validation_alias=AliasChoices("file_size_limit", "fileSizeLimit"),
+        description="Most bytes in one file.",
+    )
+
+
+class KubernetesEngineSpec(ContainerEngineSpec):
+    """A container in a pod of a Kubernetes cluster."""
+
+    namespace: Text = Field("default", description="Namespace of the pod.")
+    service_account: Text | None = Field(
+        None,
+        validation_alias=AliasChoices("service_account", "serviceAccount"),
+        description="Account of the pod.",
+    )
+
+
+class LocalEngineSpec(ProcessEngineSpec):
+    """A plain process of the host; trusted tools only."""
+
+    shell: Flag = Field(False, description="Run the command by /bin/sh.")
+    cwd: Text | None = Field(None, description="Working directory on the host; the workspace unless given.")
+    capture_output: Flag = Field(
+        True,
+        validation_alias=AliasChoices("capture_output", "captureOutput"),
+        description="Collect stdout and stderr; otherwise they are discarded.",
+    )
+
+
+class RemoteMCPEngineSpec(EngineSpec):
+    """A tool of a remote MCP server."""
+
+    timeout: Seconds = Field(30, description="Wall-clock limit of a call, in seconds.")
+    address: Url = Field(description="URL of the server's streamable HTTP endpoint.")
+    headers: Headers = Field(default_factory=dict, description="HTTP headers to send.")
+    auth_token: Secret | None = Field(
+        None, validation_alias=AliasChoices("auth_token", "authToken"), description="Bearer token."
+    )
+    tool: Text | None = Field(
+        None, description="Name of the tool on the server; the contract's unless given."
+    )
+    transport: Literal["streamable-http"] = Field("streamable-http", description="How MCP is spoken.")
+
+
+SPEC_OF: dict[EngineType, type[EngineSpec]] = {
+    EngineType.DAGGER: DaggerEngineSpec,
+    EngineType.LOCAL: LocalEngineSpec,
+    EngineType.REMOTE_MCP: RemoteMCPEngineSpec,
+    EngineType.SANDBOX: SandboxEngineSpec,
+    EngineType.DOCKER: DockerEngineSpec,
+    EngineType.KUBERNETES: KubernetesEngineSpec,
+}
+
+
+def infer_engine_type(engine_spec: Mapping[str, Any]) -> EngineType:
+    """Name the engine that a spec without one asks for: an address, an image, or neither."""
+    if engine_spec.get("address") is not None:
+        return EngineType.REMOTE_MCP
+    return EngineType.DOCKER if engine_spec.get("image") is not None else EngineType.SANDBOX
