@@ -1,0 +1,261 @@
+"""The sandbox engine: a tool of the host's own programs in fresh namespaces; the default for untrusted tools.
+
+What isolates is `praxis_sdk.sandbox`; here a contract becomes a policy, and what the kernel says of the
+end becomes an `Exit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from praxis_sdk.errors import PlatformError, ValidationError
+from praxis_sdk.execution.arguments import ARGS_FILE_VARIABLE
+from praxis_sdk.execution.engines.supervised import SupervisedEngine
+from praxis_sdk.execution.exports import export_changes
+from praxis_sdk.execution.invocation import Invocation
+from praxis_sdk.execution.mounts import Mount, nested_names
+from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ResourceUsage
+from praxis_sdk.execution.output import OutputCapture, PipeReader
+from praxis_sdk.execution.specs import EngineType, SandboxEngineSpec
+from praxis_sdk.sandbox import (
+    DEFAULT_WORKDIR,
+    Bind,
+    Harvest,
+    Launcher,
+    Limits,
+    Policy,
+    PolicyError,
+    Sandbox,
+    SandboxExit,
+)
+from praxis_sdk.states import FailureCategory
+from praxis_sdk.units import parse_bytes
+
+_ARGS_FILE: Final = "/praxis/args.json"
+_LIMIT_OF: Final = {
+    "memory": Limit.MEMORY,
+    "processes": Limit.PROCESSES,
+    "cpu": Limit.CPU_TIME,
+    "file_size": Limit.FILE_SIZE,
+    "scratch": Limit.DISK_SPACE,
+}
+
+
+class SandboxExecutionEngine(SupervisedEngine):
+    """Runs tools in the namespace sandbox; belongs to the event loop that first used it."""
+
+    engine_type = EngineType.SANDBOX
+    isolation = Isolation.NAMESPACES
+
+    def __init__(self) -> None:
+        self._launcher: Launcher | None = None
+        self._starting = asyncio.Lock()
+
+    async def get_capabilities(self) -> dict[str, Any]:
+        """Say what the sandbox can enforce here, after building its launcher."""
+        capabilities: dict[str, Any] = {
+            "engine_type": str(self.engine_type),
+            "available": True,
+            "isolation": self.isolation.label,
+            "supports_containers": False,
+            "supports_mounts": True,
+            "supports_environment": True,
+            "supports_network_isolation": True,
+        }
+        try:
+            enforcement = (await self._ready()).enforcement
+        except PlatformError as error:
+            unable = dict.fromkeys(
+                (
+                    "supports_resource_limits",
+                    "supports_memory_limit",
+                    "supports_cpu_limit",
+                    "supports_pids_limit",
+                ),
+                False,
+            )
+            return (
+                capabilities
+                | unable
+                | {
+                    "available": False,
+                    "unavailable_reason": error.message,
+                    "remedy": error.remedy,
+                }
+            )
+        return capabilities | {
+            "supports_resource_limits": True,
+            "supports_memory_limit": True,
+            "supports_cpu_limit": enforcement.cpu_quota,
+            "supports_pids_limit": True,
+            "memory_enforcement": enforcement.memory,
+            "cgroup_version": enforcement.cgroup_version,
+            "privileged": enforcement.privileged,
+        }
+
+    async def cleanup(self) -> None:
+        """End the launcher and every sandbox; repeatable, and a later run starts it anew."""
+        launcher, self._launcher = self._launcher, None
+        if launcher is not None:
+            await launcher.close()
+
+    async def launch(self, invocation: Invocation, capture: OutputCapture) -> _SandboxTool:
+        """Start a tool; see `SupervisedEngine.launch`."""
+        spec = invocation.spec
+        if not isinstance(spec, SandboxEngineSpec):
+            raise ValidationError(f"engine: a {type(spec).__name__} is not for the sandbox")
+        if spec.network not in (None, "none"):
+            raise ValidationError(
+                f"engineSpec.network: the sandbox has no network, and the tool asks for '{spec.network}'",
+                remedy="run it on docker, or leave the field out",
+            )
+        launcher = await self._ready()
+        if spec.cpu_limit and not launcher.enforcement.cpu_quota:
+            raise ValidationError(
+                "engineSpec.cpu_limit: cannot be enforced here, no cpu cgroup can be written",
+                remedy="see 'praxis doctor', or leave the field out",
+            )
+        tool = _SandboxTool(invocation, capture)
+        try:
+            await tool.start(launcher, spec)
+        except BaseException:
+            await tool.close()
+            raise
+        return tool
+
+    async def _ready(self) -> Launcher:
+        async with self._starting:
+            if self._launcher is None:
+                self._launcher = await Launcher.start()
+            return self._launcher
+
+
+class _SandboxTool:
+    """One tool in its sandbox."""
+
+    def __init__(self, invocation: Invocation, capture: OutputCapture) -> None:
+        self._invocation = invocation
+        self._capture = capture
+        self._readers: list[PipeReader] = []
+        self._sandbox: Sandbox | None = None
+        self._private = Path(tempfile.mkdtemp(prefix="praxis-sandbox-"))
+
+    async def start(self, launcher: Launcher, spec: SandboxEngineSpec) -> None:
+        args_file = self._private / "args.json"
+        args_file.write_bytes(self._invocation.arguments_json)
+        args_file.chmod(0o444)  # the sandbox may have another uid; the folder around it is private
+        writers = []
+        try:
+            for stream in ("stdout", "stderr"):
+                reader, writer = PipeReader.open_pipe(stream, self._capture)
+                self._readers.append(reader)
+                writers.append(writer)
+            self._sandbox = await launcher.spawn(
+                _policy(self._invocation, spec, args_file),
+                self._invocation.argv,
+                env={**self._invocation.env, ARGS_FILE_VARIABLE: _ARGS_FILE},
+                cwd=spec.working_dir,
+                stdout=writers[0],
+                stderr=writers[1],
+            )
+        except PolicyError as error:
+            raise ValidationError(f"engineSpec: {error.message}", remedy=error.remedy) from error
+        finally:
+            for writer in writers:
+                os.close(writer)
+
+    async def wait(self) -> Exit:
+        end = await self._started.wait()
+        for reader in self._readers:
+            await reader.wait()
+        return _exit(end)
+
+    async def kill(self) -> None:
+        self._started.kill()
+
+    async def export(self) -> Exports:
+        mounts = {mount.target: mount for mount in self._invocation.mounts if mount.writable}
+        exported = [
+            await asyncio.to_thread(self._export, mounts[harvest.target], harvest)
+            for harvest in self._started.harvest
+            if harvest.target in mounts
+        ]
+        return Exports(
+            files=tuple(file for one in exported for file in one.files),
+            skipped=tuple(line for one in exported for line in one.skipped),
+        )
+
+    async def close(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.kill()
+            await self._sandbox.wait()
+            self._sandbox.close()
+        for reader in self._readers:
+            reader.close()
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    @property
+    def _started(self) -> Sandbox:
+        if self._sandbox is None:
+            raise PlatformError("the sandbox was not started")
+        return self._sandbox
+
+    def _export(self, mount: Mount, harvest: Harvest) -> Exports:
+        if harvest.kind == "overlay":
+            nested = nested_names(mount, self._invocation.mounts)
+            return export_changes(harvest.fd, mount.source, mount.target, nested=nested)
+        try:
+            file_fd = os.open(
+                harvest.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=harvest.fd
+            )
+        except PermissionError:
+            return Exports(skipped=(f"{mount.target} was not exported: the tool made it unreadable",))
+        try:
+            return export_changes(file_fd, mount.source, mount.target)
+        finally:
+            os.close(file_fd)
+
+
+def _policy(invocation: Invocation, spec: SandboxEngineSpec, args_file: Path) -> Policy:
+    """Say in the sandbox's terms what a contract asks for."""
+    defaults = Limits()
+    limits = Limits(
+        # The wall clock is the tool's limit; all processors together cannot use more than this in that time.
+        cpu_seconds=invocation.timeout_s * (os.cpu_count() or 1),
+        cpu_cores=spec.cpu_limit,
+        memory_bytes=invocation.memory_bytes or defaults.memory_bytes,
+        processes=spec.pids_limit,
+        file_size_bytes=parse_bytes(spec.file_size_limit)
+        if spec.file_size_limit
+        else defaults.file_size_bytes,
+        scratch_bytes=parse_bytes(spec.scratch_size),
+    )
+    mounts = invocation.mounts
+    workdir = DEFAULT_WORKDIR
+    if spec.working_dir and spec.working_dir != "/tmp":
+        inside = any(
+            spec.working_dir == m.target or m.covers(Mount(spec.working_dir, Path(), False)) for m in mounts
+        )
+        workdir = DEFAULT_WORKDIR if inside else spec.working_dir
+    return Policy(
+        mounts=(
+            *(Bind(source=mount.source, target=mount.target, writable=mount.writable) for mount in mounts),
+            Bind(source=args_file, target=_ARGS_FILE),
+        ),
+        limits=limits,
+        workdir=workdir,
+    )
+
+
+def _exit(end: SandboxExit) -> Exit:
+    """Say in an engine's terms how a sandbox ended."""
+    usage = ResourceUsage(cpu_s=end.usage.cpu_seconds, peak_memory_bytes=end.usage.peak_memory_bytes)
+    if end.spawn_error is not None:
+        return Exit(refusal=Failure(FailureCategory.DEPENDENCY_ERROR, end.spawn_error.message), usage=usage)
+    limit = _LIMIT_OF.get(end.killed_by or "")
+    return Exit(exit_code=end.exit_code, signal=end.signal, limit=limit, usage=usage)

@@ -1,0 +1,45 @@
+"""The sandbox: a command of somebody else's, in namespaces of its own.
+
+Theory of operation. A **launcher** process, clean and single-threaded, forks one **init** per run into new
+user, mount, process, network, IPC, host-name and cgroup namespaces. The init finds itself in a prepared
+read-only root (`baseroot`), adds the policy's mounts (`mounts`), gives up every power (`lockdown`), and then
+reads back from the kernel whether that is so (`verify`). Only then does it start the tool, as one
+unprivileged id without capabilities, under a system-call filter (`seccomp`), in a control group (`cgroups`).
+When the tool ends, so does the init, and the kernel kills whatever is left in its process namespace: an end
+needs nobody's cooperation.
+
+The client (`client`, `connection`, `run`) talks to the launcher over one socket and kills through pidfds.
+What happened is judged from the wait status and the kernel's own counters (`exits`), never from what the work
+prints.
+
+    async with await Launcher.start() as launcher:
+        with await launcher.spawn(Policy(), ["python", "-c", "print(1)"], stdout=fd) as sandbox:
+            end = await sandbox.wait()
+
+`host` tells what this machine can do, by trying. See docs/explanation/sandbox.md.
+"""
+
+from praxis_sdk.sandbox.client import Launcher
+from praxis_sdk.sandbox.connection import Enforcement
+from praxis_sdk.sandbox.exits import KilledBy, SandboxExit, SandboxUsage, SpawnError
+from praxis_sdk.sandbox.host import Feature, features
+from praxis_sdk.sandbox.policy import DEFAULT_WORKDIR, Bind, Limits, Policy, PolicyError
+from praxis_sdk.sandbox.run import Harvest, Sandbox
+
+__all__ = [
+    "DEFAULT_WORKDIR",
+    "Bind",
+    "Enforcement",
+    "Feature",
+    "Harvest",
+    "KilledBy",
+    "Launcher",
+    "Limits",
+    "Policy",
+    "PolicyError",
+    "Sandbox",
+    "SandboxExit",
+    "SandboxUsage",
+    "SpawnError",
+    "features",
+]

@@ -1,0 +1,174 @@
+"""Asking the kernel whether the lock-down holds, before any byte of the user runs.
+
+Everything is read back from /proc of the finished sandbox: what the steps believe they did does not count.
+The list of differences must be empty; otherwise the sandbox is refused and the launcher reports what
+differed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+
+from praxis_sdk.sandbox.baseroot import DEVICES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+FORBIDDEN_FILE_SYSTEMS = frozenset(
+    {"sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf", "devpts"}
+)
+NO_CAPABILITIES = "0000000000000000"
+_CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_SIOCGIFFLAGS = 0x8913
+_IFF_UP = 0x1
+
+
+class RefusedError(Exception):
+    """The finished sandbox is not what it should be; nothing of the user has run."""
+
+
+class Expectation:
+    """What the kernel must say.
+
+    Attributes:
+        identity: the one user and group id inside.
+        writable: mount points that may be written to.
+        outside: namespace -> inode of the launcher's own, which the sandbox must have left.
+        descriptors: the open files that init holds on purpose.
+        no_groups: supplementary groups must be empty (a launcher without privileges cannot drop its own).
+    """
+
+    __slots__ = ("descriptors", "identity", "no_groups", "outside", "writable")
+
+    def __init__(
+        self,
+        identity: int,
+        writable: Iterable[str],
+        outside: Mapping[str, int],
+        descriptors: Iterable[int],
+        *,
+        no_groups: bool,
+    ) -> None:
+        self.identity = identity
+        self.writable = frozenset(writable)
+        self.outside = outside
+        self.descriptors = frozenset(descriptors)
+        self.no_groups = no_groups
+
+
+def verify(expected: Expectation) -> None:
+    """Compare the kernel's account of this process with the expectation.
+
+    Raises:
+        RefusedError: names every difference.
+    """
+    differences = [
+        *_process_differences(expected),
+        *_namespace_differences(expected),
+        *_mount_differences(expected),
+        *_network_differences(),
+        *_descriptor_differences(expected),
+    ]
+    if differences:
+        raise RefusedError("; ".join(differences))
+
+
+def own_namespaces() -> dict[str, int]:
+    """Return namespace -> inode of the calling process."""
+    return {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMESPACES}
+
+
+def _process_differences(expected: Expectation) -> list[str]:
+    status = _read("/proc/self/status")
+    identity = "\t".join([str(expected.identity)] * 4)
+    wanted = dict.fromkeys(_CAPABILITY_SETS, NO_CAPABILITIES)
+    wanted |= {"Uid": identity, "Gid": identity, "Seccomp": "2", "NoNewPrivs": "1"}
+    if expected.no_groups:
+        wanted["Groups"] = " "
+    found = [
+        f"{name} is not {value!r}" for name, value in wanted.items() if f"\n{name}:\t{value}\n" not in status
+    ]
+    if os.getpid() != 1:
+        found.append(f"pid is {os.getpid()}, not 1")
+    return found
+
+
+def _namespace_differences(expected: Expectation) -> list[str]:
+    inside = own_namespaces()
+    return [
+        f"{name} namespace is the launcher's" for name in NAMESPACES if inside[name] == expected.outside[name]
+    ]
+
+
+def _mount_differences(expected: Expectation) -> list[str]:
+    found = []
+    devices = {f"/dev/{name}" for name in DEVICES}
+    missing = set(expected.writable)
+    for line in _read("/proc/self/mountinfo").splitlines():
+        fields = line.split(" ")
+        where = _unescape(fields[4]) if "\\" in fields[4] else fields[4]
+        options = fields[5].split(",")
+        # Optional fields of varying number, a lone hyphen, then the file system's type.
+        kind = fields[fields.index("-", 6) + 1]
+        missing.discard(where)
+        if kind in FORBIDDEN_FILE_SYSTEMS:
+            found.append(f"{kind} is mounted on {where}")
+        if "nosuid" not in options:
+            found.append(f"{where} honours set-user-id")
+        if "nodev" not in options and where not in devices:
+            found.append(f"{where} honours device files")
+        if "ro" not in options and where not in expected.writable:
+            found.append(f"{where} is writable")
+    return found + [f"{where} is not mounted" for where in sorted(missing)]
+
+
+def _unescape(path: str) -> str:
+    """Undo the kernel's octal escapes for blank, tab, newline and backslash."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        path = path.replace(code, character)
+    return path
+
+
+def _network_differences() -> list[str]:
+    lines = _read("/proc/self/net/dev").splitlines()[2:]
+    found = [
+        f"network device {line.split(':')[0].strip()}" for line in lines if line.split(":")[0].strip() != "lo"
+    ]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
+    if struct.unpack("16sh14x", answer)[1] & _IFF_UP:
+        found.append("network device lo is up")
+    return found
+
+
+def _descriptor_differences(expected: Expectation) -> list[str]:
+    directory = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # listdir on a descriptor duplicates it for the walk: take out both.
+        open_now = {int(name) for name in os.listdir(directory)} - {directory}
+    finally:
+        os.close(directory)
+    unexpected = []
+    for fd in sorted(open_now - expected.descriptors):
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue  # the walk's own, closed by now
+        unexpected.append(f"descriptor {fd} is open")
+    return unexpected
+
+
+def _read(path: str) -> str:
+    chunks = []
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while chunk := os.read(fd, 65536):
+            chunks.append(chunk)
+    finally:
+        os.close(fd)
+    return b"".join(chunks).decode(errors="surrogateescape")

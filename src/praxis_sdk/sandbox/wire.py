@@ -1,0 +1,140 @@
+"""Frames between the client and the launcher: one JSON object per packet, descriptors beside it.
+
+The socket is SOCK_SEQPACKET, so the kernel keeps packets apart and the descriptors with the packet that they
+came with. A packet is bounded; a payload that does not fit (a long command line or environment) travels in a
+sealed-size memory file whose descriptor is the packet's last one. JSON is ASCII, with lone surrogates for
+undecodable bytes, so any argv survives the trip.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+MAX_PACKET_BYTES = 64 * 1024
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+MAX_DESCRIPTORS = 128
+
+_ANCILLARY_BYTES = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * 4)
+_IN_MEMORY_FILE = b"@"
+
+
+class WireError(Exception):
+    """A frame broke the rules of the protocol: too big, too many descriptors, not JSON."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Return `message` as JSON bytes; raises WireError when it is over MAX_PAYLOAD_BYTES."""
+    payload = json.dumps(message, separators=(",", ":")).encode("ascii")
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise WireError(f"message of {len(payload)} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
+    return payload
+
+
+def send(channel: socket.socket, payload: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one frame.
+
+    Args:
+        channel: a SOCK_SEQPACKET socket.
+        payload: what `encode` returned.
+        descriptors: open files that go with it; the caller keeps (and closes) its own copies.
+
+    Raises:
+        WireError: too many descriptors.
+        BlockingIOError: a non-blocking socket is full; nothing was sent.
+        OSError: the other side is gone.
+    """
+    if len(descriptors) > MAX_DESCRIPTORS:
+        raise WireError(f"{len(descriptors)} descriptors in one frame; the limit is {MAX_DESCRIPTORS}")
+    if len(payload) <= MAX_PACKET_BYTES:
+        _send_packet(channel, payload, list(descriptors))
+        return
+    overflow = memory_file("praxis-frame", payload)
+    try:
+        _send_packet(channel, _IN_MEMORY_FILE, [*descriptors, overflow])
+    finally:
+        os.close(overflow)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Receive one frame.
+
+    Returns:
+        The message and its descriptors (close-on-exec, now the caller's to close); None when the other side
+        is gone.
+
+    Raises:
+        WireError: the frame is malformed; its descriptors have been closed.
+        BlockingIOError: nothing to read on a non-blocking socket.
+    """
+    try:
+        packet, ancillary, flags, _ = channel.recvmsg(
+            MAX_PACKET_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return None
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    received = list(descriptors)
+    if not packet:
+        close_all(received)
+        return None
+    try:
+        return _decode(packet, flags, received), received
+    except (WireError, ValueError, IndexError, OSError) as problem:
+        close_all(received)
+        raise WireError(f"malformed frame: {problem}") from problem
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """Return the descriptor of an anonymous file that holds `content`, positioned at its start."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_memory_file(fd: int) -> bytes:
+    """Return the bytes of a memory file and close it; raises WireError when it is over MAX_PAYLOAD_BYTES."""
+    try:
+        size = os.fstat(fd).st_size
+        if size > MAX_PAYLOAD_BYTES:
+            raise WireError(f"payload of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
+        return os.pread(fd, size, 0)
+    finally:
+        os.close(fd)
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close every descriptor of the list."""
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _decode(packet: bytes, flags: int, received: list[int]) -> dict[str, Any]:
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise WireError("truncated")
+    message = json.loads(read_memory_file(received.pop()) if packet == _IN_MEMORY_FILE else packet)
+    if not isinstance(message, dict):
+        raise WireError("not a JSON object")
+    return message
+
+
+def _send_packet(channel: socket.socket, packet: bytes, descriptors: list[int]) -> None:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    channel.sendmsg([packet], ancillary, socket.MSG_NOSIGNAL)
