@@ -1,0 +1,164 @@
+"""The docker engine: each tool in a container of its own, on a real daemon (spec 1, "Docker SDK Engine").
+
+A run is told in `docker_run`, what its container is made of in `docker_container`, and how the daemon is
+spoken to in `docker_daemon`. Here is what outlasts a run: the connection, and the sweep for what a killed
+Praxis left behind, which is known by its labels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from praxis_sdk.errors import PlatformError
+from praxis_sdk.execution.engines.docker_container import LABEL_OWNER, check_demands
+from praxis_sdk.execution.engines.docker_daemon import DockerDaemon, find_docker_host
+from praxis_sdk.execution.engines.docker_run import DockerRun, in_thread, to_the_end
+from praxis_sdk.execution.engines.process_owner import ProcessOwner
+from praxis_sdk.execution.engines.run_directory import remove_leftovers
+from praxis_sdk.execution.engines.supervised import SupervisedEngine
+from praxis_sdk.execution.invocation import Invocation
+from praxis_sdk.execution.outcome import Isolation
+from praxis_sdk.execution.output import OutputCapture
+from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.log import get_logger
+
+log = get_logger("praxis.execution.docker")
+
+
+class DockerSDKExecutionEngine(SupervisedEngine):
+    """Runs tools in containers of a Docker daemon.
+
+    May be used from several event loops, each with connections of its own; call `cleanup` in the loop
+    that used the engine, before it closes.
+
+    Args:
+        docker_host: the daemon's address, for example 'unix:///var/run/docker.sock'; DOCKER_HOST or the
+            usual socket where missing.
+    """
+
+    engine_type = EngineType.DOCKER
+    isolation = Isolation.CONTAINER
+
+    def __init__(self, docker_host: str | None = None) -> None:
+        self._docker_host = docker_host
+        self._daemons: dict[asyncio.AbstractEventLoop, DockerDaemon] = {}
+        self._runs: set[DockerRun] = set()
+        self._left: set[str] = set()  # containers that could not be removed in their time
+        self._swept = False
+
+    async def launch(self, invocation: Invocation, capture: OutputCapture) -> DockerRun:
+        """Start a tool; see `SupervisedEngine.launch`."""
+        daemon = self._daemon()
+        facts = await daemon.facts()
+        check_demands(invocation, facts, shares_files=daemon.shares_files)
+        if not self._swept:
+            self._swept = True
+            await self._sweep()
+        await self._remove_left(daemon)
+        run = DockerRun(daemon, facts, invocation, capture, on_close=self._closed)
+        self._runs.add(run)
+        try:
+            await run.start()
+        except BaseException:
+            await to_the_end(run.close())
+            raise
+        return run
+
+    async def get_capabilities(self) -> dict[str, Any]:
+        """Say what this engine can do, after asking the daemon."""
+        capabilities: dict[str, Any] = {
+            "engine_type": str(self.engine_type),
+            "available": False,
+            "isolation": self.isolation.label,
+            "docker_host": find_docker_host(self._docker_host),
+            "supports_containers": True,
+            "supports_environment": True,
+            "supports_network_isolation": True,
+            "supports_mounts": False,
+            "supports_resource_limits": False,
+            "supports_memory_limit": False,
+            "supports_cpu_limit": False,
+            "supports_pids_limit": False,
+        }
+        try:
+            daemon = self._daemon()
+            facts = await daemon.facts(fresh=True)
+        except PlatformError as error:
+            return capabilities | {"unavailable_reason": error.message, "remedy": error.remedy}
+        capabilities |= {
+            "available": facts.os_type == "linux",
+            "supports_mounts": daemon.shares_files,
+            "supports_resource_limits": facts.memory_limit and facts.cpu_limit and facts.pids_limit,
+            "supports_memory_limit": facts.memory_limit,
+            "supports_cpu_limit": facts.cpu_limit,
+            "supports_pids_limit": facts.pids_limit,
+            "server_version": facts.version,
+            "runtimes": list(facts.runtimes),
+            "rootless": facts.rootless,
+            "cgroup_version": facts.cgroup_version,
+            "seccomp": facts.seccomp,
+        }
+        if not capabilities["available"]:
+            capabilities["unavailable_reason"] = f"this Docker daemon runs {facts.os_type} containers"
+            capabilities["remedy"] = "use one that runs Linux containers"
+        return capabilities
+
+    async def remove_orphans(self) -> int:
+        """Remove the containers and files of Praxis processes that are dead; the first run does so, too.
+
+        Returns:
+            How many containers were removed. What may belong to a living process is left alone.
+        """
+        daemon = self._daemon()
+        removed = 0
+        for container in await daemon.containers(LABEL_OWNER):
+            owner = ProcessOwner.parse(container.labels[LABEL_OWNER])
+            if owner is None:
+                continue
+            # After a reboot a container of ours cannot run; one that runs is another machine's.
+            may_run = container.state not in ("created", "exited", "dead")
+            if owner.is_dead() or (owner.is_of_another_boot() and daemon.shares_files and not may_run):
+                await daemon.remove(container.id)
+                log.info("docker.orphan_removed", container=container.id[:12])
+                removed += 1
+        await in_thread(remove_leftovers)
+        return removed
+
+    async def cleanup(self) -> None:
+        """Kill and remove what still runs, and end the connections; repeatable, and the engine serves again."""
+        loop = asyncio.get_running_loop()
+        for run in list(self._runs):
+            if run.loop is loop:
+                await run.close()
+        daemon = self._daemons.pop(loop, None)
+        if daemon is not None:
+            try:
+                await self._remove_left(daemon)
+            finally:
+                await daemon.close()
+
+    def _daemon(self) -> DockerDaemon:
+        loop = asyncio.get_running_loop()
+        for other in [other for other in self._daemons if other.is_closed()]:
+            del self._daemons[other]
+        if loop not in self._daemons:
+            self._daemons[loop] = DockerDaemon(find_docker_host(self._docker_host))
+        return self._daemons[loop]
+
+    def _closed(self, run: DockerRun, left: str | None) -> None:
+        self._runs.discard(run)
+        if left is not None:
+            self._left.add(left)
+
+    async def _remove_left(self, daemon: DockerDaemon) -> None:
+        for name in list(self._left):
+            await daemon.remove(name)
+            self._left.discard(name)
+
+    async def _sweep(self) -> None:
+        try:
+            await self.remove_orphans()
+        except (PlatformError, OSError) as error:
+            # What others left is no reason not to run; if the daemon is gone, the run itself will say so.
+            log.warning("docker.orphans_left", reason=str(error))
