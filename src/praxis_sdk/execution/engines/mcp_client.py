@@ -1,0 +1,488 @@
+"""One call of a tool on an MCP server: the only module that knows the MCP SDK and its HTTP client.
+
+    connect -> agree on a protocol version -> find the tool in the server's list -> call it -> say goodbye
+
+Each call has a connection of its own, so that no cookie, header or credential of one contract can
+reach the server of another. The SDK runs its connection in task groups, whose cancel scopes must be
+left by the task that entered them: a `ToolCall` therefore lives in one task from beginning to end, and
+others end it through `abandon` alone.
+
+What a server answers is data from a stranger. It is bounded before it is parsed, never decompressed,
+and never quoted in an error of the platform: a server that is shown a token could hand it back there.
+The SDK hides the HTTP status behind errors of its own, and turns some failures of the network into
+answers; so `_Wire` watches the responses themselves, and `_explained` judges by what it saw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Final
+
+import anyio
+import httpx2
+import pydantic
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    REQUEST_TIMEOUT,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    Implementation,
+    InputRequiredResult,
+)
+
+from praxis_sdk import __version__
+from praxis_sdk.errors import EngineUnavailable, PraxisError, ValidationError
+from praxis_sdk.execution.engines.mcp_answer import Answer, AnswerTooLargeError, CallRefusedError, RemoteTool
+from praxis_sdk.execution.specs import RemoteMCPEngineSpec
+from praxis_sdk.states import FailureCategory
+
+CONNECT_TIMEOUT_S: Final = 10.0  # a server that takes longer to accept a connection is not there
+GOODBYE_TIMEOUT_S: Final = 2.0  # for telling the server that a call is abandoned and the session over
+MAX_REDIRECTS: Final = 5
+MAX_TOOL_PAGES: Final = 100
+MAX_PROGRESS_LINES: Final = 1000
+MAX_NAMES_SHOWN: Final = 10
+MAX_NAMES_COMPARED: Final = 1000
+MAX_NAME_CHARS: Final = 128  # what MCP allows
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING_HEADERS: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+_ANSWER: Final[pydantic.TypeAdapter[CallToolResult | InputRequiredResult]] = pydantic.TypeAdapter(
+    CallToolResult | InputRequiredResult
+)
+# Codes that the SDK makes up when there is no answer, or with which a server refuses to look at a request.
+_NO_ANSWER: Final = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR, INVALID_REQUEST})
+
+# The SDK logs whole messages, with their arguments, at DEBUG, and tracebacks of what is reported below as
+# one line at ERROR; its HTTP client logs addresses, with what is in them. Who wants that asks for it by
+# giving these loggers a level.
+for _name in ("mcp.client", "httpx2", "httpcore2"):
+    if (_logger := logging.getLogger(_name)).level == logging.NOTSET:
+        _logger.setLevel(logging.CRITICAL)
+
+ProgressLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Server:
+    """An MCP server and how to present oneself to it.
+
+    Args:
+        url: its streamable HTTP endpoint.
+        headers: HTTP headers to send.
+        token: bearer token; None for none.
+    """
+
+    url: httpx2.URL
+    headers: Mapping[str, str] = field(repr=False)
+    token: str | None = field(repr=False)
+
+    @classmethod
+    def of(cls, spec: RemoteMCPEngineSpec) -> Server:
+        """Read the server from a spec.
+
+        Raises:
+            ValidationError: address, headers or token cannot be sent; none of them is quoted.
+        """
+        try:
+            url = httpx2.URL(spec.address)
+        except httpx2.InvalidURL as error:
+            raise ValidationError(
+                "engineSpec.address: not a URL", remedy="write https://host/path"
+            ) from error
+        if not url.host:
+            raise ValidationError("engineSpec.address: names no host", remedy="write https://host/path")
+        for name, value in spec.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING_HEADERS:
+                raise ValidationError(f"engineSpec.headers: {name[:100]!r} is not a header that can be set")
+            if not _fits_in_header(value):
+                raise ValidationError(f"engineSpec.headers.{name}: only printable ASCII can be sent")
+        if spec.auth_token is not None and not (spec.auth_token and _fits_in_header(spec.auth_token)):
+            raise ValidationError("engineSpec.auth_token: only printable ASCII can be sent, and not nothing")
+        return cls(url=url, headers=spec.headers, token=spec.auth_token)
+
+    @property
+    def place(self) -> str:
+        """The address for people: without user name, password, query and fragment, which may be secret."""
+        return str(self.url.copy_with(userinfo=b"", query=None, fragment=None))
+
+    def sign(self, request: httpx2.Request) -> httpx2.Request:
+        """Put the bearer token on a request; the SDK sends none to another origin."""
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+
+class ToolCall:
+    """One call of one tool, in one task.
+
+    Args:
+        server: where.
+        tool: the tool's name on that server.
+        arguments: what it is given.
+        answer_limit_bytes: most bytes of one HTTP response.
+        on_progress: told a line for people when the server reports progress.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        answer_limit_bytes: int,
+        on_progress: ProgressLine,
+    ) -> None:
+        self._server = server
+        self._tool = tool
+        self._arguments = dict(arguments)
+        self._answer_limit_bytes = answer_limit_bytes
+        self._on_progress = on_progress
+        self._progress_lines = 0
+        self._whole = anyio.CancelScope()
+        self._call = anyio.CancelScope()
+        self._calling = False
+        self._abandoned = False
+
+    async def answer(self) -> Answer | None:
+        """Make the call; awaited once.
+
+        Returns:
+            The answer, or None if the call was abandoned.
+
+        Raises:
+            CallRefusedError: the server has no such tool, or does not accept the credentials.
+            EngineUnavailable: the server is not there, or is no MCP server.
+            AnswerTooLargeError: it sent more than the limit.
+        """
+        answer: Answer | None = None
+        try:
+            with self._whole:
+                async with _connected(self._server, self._answer_limit_bytes) as (client, wire):
+                    await _find(client, self._tool, self._server)
+                    with self._call:
+                        self._calling = True
+                        answer = await self._ask(client, wire)
+                    self._bound_goodbye()
+        except (PraxisError, AnswerTooLargeError):
+            if not self._abandoned:
+                raise
+        return answer
+
+    def abandon(self) -> None:
+        """End the call: the server is told, within bounds, and the connection is closed; repeatable."""
+        self._abandoned = True
+        if self._calling:
+            self._bound_goodbye()
+            self._call.cancel()
+        else:
+            self._whole.cancel()
+
+    def _bound_goodbye(self) -> None:
+        self._whole.deadline = min(self._whole.deadline, anyio.current_time() + GOODBYE_TIMEOUT_S)
+
+    async def _ask(self, client: Client, wire: _Wire) -> Answer:
+        request = CallToolRequest(params=CallToolRequestParams(name=self._tool, arguments=self._arguments))
+        try:
+            # Not `client.call_tool`: that checks the answer against the server's own schema, whose
+            # patterns could keep this process busy for ever.
+            result = await client.session.send_request(request, _ANSWER, progress_callback=self._progress)
+        except MCPError as error:
+            if wire.failed or error.code in _NO_ANSWER:
+                raise
+            return Answer.error(f"{error.message} (JSON-RPC error {error.code})")
+        if isinstance(result, InputRequiredResult):
+            return Answer.error("the tool asks for input while it runs, which an execution cannot give")
+        return Answer(
+            failed=result.is_error,
+            contents=tuple(
+                content.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for content in result.content
+            ),
+            structured=result.structured_content,
+            has_structure="structured_content" in result.model_fields_set,
+        )
+
+    async def _progress(self, progress: float, total: float | None, message: str | None) -> None:
+        self._progress_lines += 1
+        if self._progress_lines <= MAX_PROGRESS_LINES:
+            share = f"{progress:g} of {total:g}" if total is not None else f"{progress:g}"
+            self._on_progress(printable(message, 500) if message else share)
+
+
+async def list_tools(server: Server, timeout_s: float, answer_limit_bytes: int) -> tuple[RemoteTool, ...]:
+    """Ask a server for all its tools.
+
+    Raises:
+        CallRefusedError: the server does not accept the credentials.
+        EngineUnavailable: the server is not there, is no MCP server, or is too slow.
+    """
+    try:
+        with anyio.fail_after(timeout_s):
+            async with _connected(server, answer_limit_bytes) as (client, _):
+                return tuple([tool async for page in _tool_pages(client, server) for tool in page])
+    except TimeoutError as error:
+        raise EngineUnavailable(f"{server.place} did not list its tools within {timeout_s:g} s") from error
+    except AnswerTooLargeError as error:
+        raise EngineUnavailable(f"{server.place} sent a list of tools that is too large") from error
+
+
+def printable(text: str, limit_chars: int) -> str:
+    """Make one bounded line of what a stranger wrote, without control characters."""
+    line = "".join(char if char.isprintable() else " " for char in text[: limit_chars + 1])
+    return line if len(line) <= limit_chars else line[: limit_chars - 1] + "…"
+
+
+@contextlib.asynccontextmanager
+async def _connected(server: Server, answer_limit_bytes: int) -> AsyncIterator[tuple[Client, _Wire]]:
+    """Open a session, and turn what goes wrong in it into one error that says so."""
+    wire = _Wire(server, answer_limit_bytes)
+    headers = httpx2.Headers(dict(server.headers))
+    headers["Accept-Encoding"] = "identity"
+    try:
+        async with (
+            httpx2.AsyncClient(
+                headers=headers,
+                auth=server.sign if server.token is not None else None,
+                # None for reading: a tool may think as long as its time limit lets it, which others keep.
+                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+                verify=_tls(),
+                max_redirects=MAX_REDIRECTS,
+                event_hooks={"response": [wire.see]},
+            ) as http,
+            Client(
+                streamable_http_client(str(server.url), http_client=http, max_sse_event_size=None),
+                client_info=Implementation(name="praxis", version=__version__),
+                cache=None,
+            ) as client,
+        ):
+            yield client, wire
+    except Exception as error:
+        raise _explained(error, server, wire) from error
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()  # 20 ms, so once
+
+
+async def _find(client: Client, name: str, server: Server) -> None:
+    offered: list[str] = []
+    async with contextlib.aclosing(_tool_pages(client, server)) as pages:
+        async for page in pages:
+            if any(tool.name == name for tool in page):
+                return
+            offered += [tool.name for tool in page]
+    # Bounded, because comparing texts takes time that grows with the product of their lengths.
+    comparable = [other for other in offered[:MAX_NAMES_COMPARED] if len(other) <= MAX_NAME_CHARS]
+    near = get_close_matches(name, comparable, n=1)
+    shown = ", ".join(printable(other, MAX_NAME_CHARS) for other in offered[:MAX_NAMES_SHOWN])
+    more = f" and {len(offered) - MAX_NAMES_SHOWN} more" if len(offered) > MAX_NAMES_SHOWN else ""
+    raise CallRefusedError(
+        FailureCategory.DEPENDENCY_ERROR,
+        f"engineSpec.tool: {server.place} offers no tool '{name}'",
+        remedy=f"did you mean '{printable(near[0], MAX_NAME_CHARS)}'?"
+        if near
+        else f"it offers {shown or 'none'}{more}",
+    )
+
+
+async def _tool_pages(client: Client, server: Server) -> AsyncGenerator[list[RemoteTool]]:
+    cursor: str | None = None
+    for _ in range(MAX_TOOL_PAGES):
+        try:
+            page = await client.list_tools(cursor=cursor)
+        except MCPError as error:
+            if error.code == METHOD_NOT_FOUND and cursor is None:
+                return  # a server may offer prompts or resources alone
+            raise
+        yield [RemoteTool(tool.name, tool.description or "", tool.input_schema) for tool in page.tools]
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+    raise EngineUnavailable(f"{server.place} lists tools without end: {MAX_TOOL_PAGES} pages were read")
+
+
+class _Wire:
+    """Watches the HTTP responses of one session, and bounds them."""
+
+    def __init__(self, server: Server, limit_bytes: int) -> None:
+        self._server = server
+        self._limit_bytes = limit_bytes
+        self.failure: PraxisError | None = None
+        self.too_large = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the latest message got no MCP answer, for a reason that was seen here."""
+        return self.too_large or self.failure is not None
+
+    async def see(self, response: httpx2.Response) -> None:
+        """Judge a response before the SDK does.
+
+        Raises:
+            PraxisError: going on makes no sense.
+        """
+        response.stream = _Bounded(response.stream, self, self._limit_bytes)
+        if response.request.method != "POST":
+            return  # the SDK can do without the optional GET stream, and without DELETE
+        self.failure = None
+        place, status = self._server.place, response.status_code
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            self.failure = EngineUnavailable(f"{place} compresses its answers, though it was asked not to")
+            raise self.failure
+        if status in (401, 403):
+            self.failure = self._refused(status)
+            raise self.failure
+        if status == 413:
+            message = f"args: larger than {place} takes (HTTP 413)"
+            self.failure = CallRefusedError(FailureCategory.VALIDATION_ERROR, message)
+        elif response.has_redirect_location:
+            # The SDK follows within the same origin; then the next response takes this one's place.
+            self.failure = EngineUnavailable(
+                f"{place} redirects to {_origin_of(response)} and was not followed there (HTTP {status})",
+                remedy="put the final URL in engineSpec.address",
+            )
+        elif status >= 400 and not await _is_json_rpc(response):
+            found = "no MCP endpoint there" if status in (404, 405) else "the server did not take the message"
+            self.failure = EngineUnavailable(f"{place} answers HTTP {status}: {found}")
+
+    def _refused(self, status: int) -> CallRefusedError:
+        fault, remedy = "does not accept it", "is it right, not expired, and meant for this server?"
+        if self._server.token is None:
+            fault, remedy = "wants credentials", "set engineSpec.auth_token"
+        message = f"engineSpec.auth_token: {self._server.place} {fault} (HTTP {status})"
+        return CallRefusedError(FailureCategory.VALIDATION_ERROR, message, remedy=remedy)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """The body of a response, up to a limit."""
+
+    def __init__(self, body: Any, wire: _Wire, limit_bytes: int) -> None:
+        self._body = body
+        self._wire = wire
+        self._room_bytes = limit_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._body:
+            self._room_bytes -= len(chunk)
+            if self._room_bytes < 0:
+                self._wire.too_large = True
+                # Of this type, because the SDK would try to resume a stream that broke otherwise.
+                raise httpx2.SSEError("over the limit")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+async def _is_json_rpc(response: httpx2.Response) -> bool:
+    """Tell whether an HTTP error carries an answer of MCP; the SDK reads the body again from memory."""
+    if not response.headers.get("content-type", "").lower().startswith("application/json"):
+        return False
+    try:
+        body = await response.aread()
+    except httpx2.TransportError:
+        return False
+    return b'"jsonrpc"' in body
+
+
+def _explained(error: Exception, server: Server, wire: _Wire) -> Exception:
+    """Find the one thing that went wrong among what the SDK's task groups raise together."""
+    leaves = list(_leaves(error))
+    if wire.too_large:
+        return AnswerTooLargeError()
+    for leaf in leaves:
+        if isinstance(leaf, PraxisError):
+            return leaf
+    if wire.failure is not None:
+        return wire.failure
+    for leaf in leaves:
+        if (reason := _reason(leaf)) is not None:
+            return EngineUnavailable(
+                f"{server.place} {reason}", remedy="check engineSpec.address and the server"
+            )
+    return leaves[0]
+
+
+def _leaves(error: BaseException) -> Iterator[Exception]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    elif isinstance(error, Exception):
+        yield error
+
+
+def _reason(error: Exception) -> str | None:
+    """Say in words of our own why there is no answer; None for what was not foreseen."""
+    match error:
+        case httpx2.ConnectTimeout():
+            return f"accepts no connection within {CONNECT_TIMEOUT_S:g} s"
+        case httpx2.ConnectError():
+            return f"cannot be reached: {_connect_fault(error)}"
+        case httpx2.UnsupportedProtocol():
+            return "cannot be reached: only http and https are spoken"
+        case httpx2.ProxyError():
+            return "cannot be reached: the HTTP proxy of this host refuses"
+        case httpx2.RemoteProtocolError() | httpx2.ReadError() | httpx2.WriteError():
+            return "closed the connection before it answered"
+        case httpx2.TransportError() | httpx2.DecodingError():
+            return f"cannot be talked to over HTTP ({type(error).__name__})"
+        case MCPError(code=code) if code == CONNECTION_CLOSED:
+            return "closed the connection before it answered"
+        case MCPError(code=code) if code == UNSUPPORTED_PROTOCOL_VERSION:
+            return "speaks no version of MCP that is known here"
+        case MCPError(code=code):
+            return f"does not answer as an MCP server does (JSON-RPC error {code})"
+        case pydantic.ValidationError() | RuntimeError():
+            # RuntimeError is what the SDK raises for a version that it does not know.
+            return "does not answer as an MCP server does"
+    return None
+
+
+def _connect_fault(error: BaseException) -> str:
+    """Find the operating system's reason below what the HTTP client makes of it."""
+    seen: list[BaseException] = [error]
+    for fault in seen:
+        if isinstance(fault, ssl.SSLCertVerificationError):
+            return f"TLS: {fault.verify_message}"
+        if isinstance(fault, ssl.SSLError):
+            return "TLS: the handshake failed"
+        if isinstance(fault, socket.gaierror):
+            return "the host name is not known"
+        if isinstance(fault, OSError) and fault.errno:
+            return os.strerror(fault.errno).lower()
+        inner = [fault.__cause__, fault.__context__]
+        if isinstance(fault, BaseExceptionGroup):
+            inner += fault.exceptions
+        seen += [cause for cause in inner if cause is not None and cause not in seen]
+    return "no connection"
+
+
+def _origin_of(response: httpx2.Response) -> str:
+    """Name where a redirect leads: scheme, host and port, for the rest is the server's to write."""
+    try:
+        target = response.request.url.join(response.headers["location"])
+    except (httpx2.InvalidURL, ValueError):
+        return "an address that is none"
+    return printable(f"{target.scheme}://{target.netloc.decode('ascii', errors='replace')}", 200)
+
+
+def _fits_in_header(value: str) -> bool:
+    return value.isascii() and value.isprintable()
