@@ -12,22 +12,32 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.parameters import ToolParameter
+from praxis_sdk.execution.problems import one_line
+from praxis_sdk.execution.shell_script import PLACEHOLDER, PlaceholderRefused, fill_script
 
 ARGS_FILE_VARIABLE: Final = "PRAXIS_ARGS_FILE"
 MAX_ARGUMENTS_BYTES: Final = 4 << 20  # of all arguments together, as JSON
 MAX_VARIABLE_BYTES: Final = 96 << 10  # the kernel refuses strings of 128 KiB; longer values are in the file
+MAX_VARIABLES_BYTES: Final = 384 << 10  # of all values in the environment, each under up to three names
+MAX_DEPTH: Final = 100  # of lists and mappings in one value
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}")
-_SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"})
+# Other programs that take code as an argument -> the options that announce it.
+_INTERPRETERS: Final = {
+    **dict.fromkeys(("python", "python2", "python3", "pypy", "pypy3", "csh", "tcsh", "fish", "su"), "c"),
+    **dict.fromkeys(("ruby", "lua", "Rscript"), "e"),
+    **dict.fromkeys(("perl", "node", "julia"), "eEp"),
+    "php": "r",
+}
 # Variables that decide what code a program loads or runs, or where it finds its own things. An argument
 # of such a name still reaches the tool as ARG_<NAME>.
 _HARMFUL: Final = re.compile(
-    r"PATH|HOME|SHELL|USER|LOGNAME|PWD|OLDPWD|IFS|ENV|BASH_\w*|BASHOPTS|SHELLOPTS|PS[0-4]|PROMPT_COMMAND|TERM\w*"
+    r"PATH|CDPATH|GLOBIGNORE|HOME|SHELL|USER|LOGNAME|PWD|OLDPWD|IFS|ENV|BASH_\w*|BASHOPTS|SHELLOPTS|PS[0-4]|PROMPT_COMMAND|TERM\w*"
     r"|LD_\w*|DYLD_\w*|LIBRARY_PATH|GLIBC_\w*|MALLOC_\w*|GCONV_PATH|LOCPATH|NLSPATH|LANG|LC_\w*|TZ\w*"
     r"|PYTHON\w*|PERL\w*|RUBY\w*|NODE_\w*|NPM_\w*|JAVA_\w*|JDK_\w*|_JAVA_\w*|CLASSPATH|PHP\w*|LUA_\w*|GEM_\w*"
     r"|GIT_\w*|SSH_\w*|GPG_\w*|EDITOR|VISUAL|PAGER|LESS\w*|MANPAGER|BROWSER|CC|CXX|CPP|LDFLAGS|CFLAGS|MAKEFLAGS"
@@ -62,7 +72,7 @@ def check_arguments(parameters: Sequence[ToolParameter], args: Mapping[str, Any]
         value = args.get(parameter.name)
         if value is None:
             value = parameter.default
-        elif fault := _fault(parameter, value):
+        if value is not None and (fault := _fault(parameter, value)):
             raise ValidationError(
                 f"args.{parameter.name}: {fault}", remedy=f"give a value of type {parameter.type}"
             )
@@ -88,8 +98,8 @@ def read_value(parameter: ToolParameter, text: str) -> Any:
     if parameter.type == "string":
         return text
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         value = text
     if parameter.type == "boolean" and isinstance(value, str):
         word = value.strip().lower()
@@ -129,10 +139,8 @@ def argument_variables(values: Mapping[str, Any], fixed: Iterable[str]) -> dict[
     taken = set(fixed)
     variables: dict[str, str] = {}
     owner: dict[str, str] = {}
-    for name, value in values.items():
-        text = as_text(value)
-        if len(text.encode("utf-8", errors="surrogatepass")) > MAX_VARIABLE_BYTES:
-            continue
+    fitting = _fitting_texts(values)
+    for name, text in fitting.items():
         variable = variable_of(name)
         if owner.setdefault(variable, name) != name:
             raise ValidationError(
@@ -140,13 +148,9 @@ def argument_variables(values: Mapping[str, Any], fixed: Iterable[str]) -> dict[
             )
         if variable not in taken:
             variables[variable] = text
-    for name, value in values.items():
-        text = as_text(value)
-        if variable_of(name) not in variables:
-            continue
+    for name, text in fitting.items():
         for variable in (name, name.upper()):
-            harmless = _IDENTIFIER.fullmatch(variable) and not _HARMFUL.fullmatch(variable)
-            if harmless and variable not in taken:
+            if is_harmless(variable) and variable not in taken:
                 variables.setdefault(variable, text)
     return variables
 
@@ -156,6 +160,11 @@ def variable_of(name: str) -> str:
     return "ARG_" + re.sub(r"[^A-Za-z0-9_]", "_", name).upper()
 
 
+def is_harmless(variable: str) -> bool:
+    """Tell whether an argument may set a variable of this name: a plain name that steers no program."""
+    return bool(_IDENTIFIER.fullmatch(variable)) and not _HARMFUL.fullmatch(variable)
+
+
 def as_text(value: Any) -> str:
     """Write a value the way a shell user would: strings as they are, true and false, else JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -163,7 +172,7 @@ def as_text(value: Any) -> str:
 
 def placeholders(command: Iterable[str]) -> list[str]:
     """Return the names that stand as `{{name}}` in a command."""
-    return [match[1] for word in command for match in _PLACEHOLDER.finditer(word)]
+    return [match[1] for word in command for match in PLACEHOLDER.finditer(word)]
 
 
 def fill_command(
@@ -185,51 +194,81 @@ def fill_command(
                 f"engineSpec.command: '{{{{{name}}}}}' names no parameter",
                 remedy="declare it under 'parameters'",
             )
+    script = _code_index(command)
     filled = []
     for index, word in enumerate(command):
-        if index >= 2 and _is_shell_script(command, index):
-            filled.append(fill_script(word, values))
+        if index == script and PLACEHOLDER.search(word):
+            filled.append(_fill_code(command, index, values))
         else:
-            filled.append(_PLACEHOLDER.sub(lambda match: _word_text(match[1], values), word))
+            filled.append(PLACEHOLDER.sub(lambda match: _word_text(match[1], values), word))
     return filled
 
 
-def fill_script(script: str, values: Mapping[str, Any]) -> str:
-    """Put quoted references to arguments' variables in place of `{{name}}` in a shell script."""
-    pieces: list[str] = []
-    end = 0
-    quote = ""
-    for match in _PLACEHOLDER.finditer(script):
-        quote = _quote_state(script[end : match.start()], quote)
-        _word_text(match[1], values)  # refuses what no variable can hold
-        reference = "${" + variable_of(match[1]) + "-}"
-        pieces += [script[end : match.start()], _REFERENCE_IN_QUOTES[quote].format(reference)]
-        end = match.end()
-    return "".join([*pieces, script[end:]])
+def _fill_code(command: Sequence[str], index: int, values: Mapping[str, Any]) -> str:
+    """Fill the word of a command that is code: a shell's script takes references, other code takes nothing."""
+    names = placeholders([command[index]])
+    for name in names:
+        _word_text(name, values)  # refuses what no variable can hold
+    fitting = _fitting_texts(values)
+    if not any(_program(word) in _SHELLS for word in command[:index]):
+        raise _refused(names, "stands in code, which a value must not become a part of")
+    if any(name in values and name not in fitting for name in names):
+        raise _refused(names, "has a value for which the environment has no room")
+    try:
+        return fill_script(command[index], variable_of, values)
+    except PlaceholderRefused as error:
+        raise _refused(names, str(error)) from error
 
 
-_REFERENCE_IN_QUOTES: Final = {"": '"{}"', '"': "{}", "'": "'\"{}\"'"}
+def _refused(names: Sequence[str], reason: str) -> ValidationError:
+    shown = ", ".join(f"'{{{{{name}}}}}'" for name in dict.fromkeys(names))
+    return ValidationError(
+        f"engineSpec.command: {one_line(shown)} {reason}",
+        remedy=f"let the code read the variable {variable_of(names[0])} instead",
+    )
 
 
-def _quote_state(text: str, quote: str) -> str:
-    """Follow a shell's quotes through a text: which quote is open behind it ('' for none)."""
-    escaped = False
-    for char in text:
-        if escaped:
-            escaped = False
-        elif char == "\\" and quote != "'":
-            escaped = True
-        elif quote == "" and char in "'\"":
-            quote = char
-        elif char == quote:
-            quote = ""
-    return quote
+def _code_index(command: Sequence[str]) -> int | None:
+    """Find the word of a command that is code for a shell or an interpreter: what follows `sh ... -c`."""
+    for start, word in enumerate(command):
+        program = _program(word)
+        announcing = "c" if program in _SHELLS else _INTERPRETERS.get(program)
+        if announcing is None:
+            continue
+        announced = False
+        index = start + 1
+        while index < len(command) and command[index][:1] in ("-", "+") and len(command[index]) > 1:
+            option = command[index]
+            index += 1
+            if option == "--":
+                break
+            if not option.startswith("--"):
+                announced = announced or any(letter in option[1:] for letter in announcing)
+                index += 1 if option[-1] in ("oO" if program in _SHELLS else "WX") else 0
+            elif option in ("--eval", "--print", "--run", "--command", "--rcfile", "--init-file"):
+                announced = announced or option not in ("--rcfile", "--init-file")
+                index += 1 if option in ("--rcfile", "--init-file") else 0
+        if announced and index < len(command):
+            return index
+    return None
 
 
-def _is_shell_script(command: Sequence[str], index: int) -> bool:
-    program = command[0].rsplit("/", 1)[-1]
-    flags = command[index - 1]
-    return program in _SHELLS and re.fullmatch(r"-[a-z]*c", flags) is not None
+def _program(word: str) -> str:
+    name = word.rsplit("/", 1)[-1]
+    return "python" if re.fullmatch(r"python[0-9.]*", name) else name
+
+
+def _fitting_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return, as text, the values for which the environment has room; the others are in the file only."""
+    texts: dict[str, str] = {}
+    room = MAX_VARIABLES_BYTES
+    for name, value in values.items():
+        text = as_text(value)
+        size = len(text.encode("utf-8", errors="surrogatepass"))
+        if size <= min(MAX_VARIABLE_BYTES, room):
+            texts[name] = text
+            room -= size
+    return texts
 
 
 def _word_text(name: str, values: Mapping[str, Any]) -> str:
@@ -243,17 +282,43 @@ def _word_text(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _fault(parameter: ToolParameter, value: Any) -> str | None:
+    if isinstance(value, str) and "\0" in value:
+        return "holds a NUL character"
+    if _is_deeper(value, MAX_DEPTH):
+        return f"is nested deeper than {MAX_DEPTH} levels"
     try:
-        if "\0" in as_text(value) and isinstance(value, str):
-            return "holds a NUL character"
-        as_text(value).encode("utf-8")
-    except (TypeError, UnicodeEncodeError):
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode("utf-8")
+    except (TypeError, ValueError):
         return f"{type(value).__name__} cannot be written as JSON in UTF-8"
-    return parameter.fault_of(value)
+    # Through JSON, so that what is checked is what the tool gets: tuples are lists, keys are text.
+    return parameter.fault_of(json.loads(text) if isinstance(value, list | tuple | dict) else value)
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    """Tell whether lists and mappings are nested deeper than a limit, or in themselves."""
+    level = [value]
+    for _ in range(limit + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list | tuple):
+                inner += item
+        if not inner:
+            return False
+        level = [item for item in inner if isinstance(item, dict | list | tuple)]
+    return True
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _unknown(name: object, declared: Mapping[str, ToolParameter]) -> ValidationError:
     near = difflib.get_close_matches(str(name), declared, n=1)
     known = ", ".join(declared) or "none"
     remedy = f"did you mean '{near[0]}'?" if near else f"declared parameters: {known}"
-    return ValidationError(f"args.{name}: the contract declares no such parameter", remedy=remedy)
+    return ValidationError(
+        f"args.{one_line(str(name))}: the contract declares no such parameter", remedy=remedy
+    )

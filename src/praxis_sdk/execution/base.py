@@ -54,6 +54,9 @@ class ExecutionEngine(ABC):
     async def cleanup(self) -> None:
         """Free what the engine holds; repeatable."""
 
+    async def _initialize(self) -> None:  # noqa: B027 - a hook, not a duty
+        """Get ready for the first run; the example of spec 1 calls this, and an engine may override it."""
+
     async def run(
         self, contract: ToolContract, args: dict[str, Any], context: RunContext | dict[str, Any] | None = None
     ) -> ToolOutcome:

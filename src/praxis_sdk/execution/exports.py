@@ -21,6 +21,7 @@ from praxis_sdk.errors import PlatformError
 from praxis_sdk.execution.outcome import ExportedFile, Exports
 
 MAX_FILES: Final = 100_000
+MAX_BYTES: Final = 4 << 30  # as the lengths of files say, holes included
 MAX_DEPTH: Final = 64
 _MAX_SKIPPED: Final = 100  # notes kept; a tool that leaves a million symlinks gets no million lines
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -93,6 +94,7 @@ class _Walk:
     nested: frozenset[str]
     baseline: Mapping[str, Fingerprint]
     owner: tuple[int, int] | None
+    bytes_left: int = MAX_BYTES
     files: list[ExportedFile] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -172,6 +174,10 @@ class _Walk:
                 raise
             self.skip(shown, "the host has something else than a file there")
             return
+        if status.st_size > self.bytes_left:
+            self.skip(shown, f"the changed files together are longer than {MAX_BYTES >> 30} GiB")
+            return
+        self.bytes_left -= status.st_size
         temporary = f".praxis-{os.getpid()}-{len(self.files)}~"
         copy_fd = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target_fd
@@ -219,12 +225,23 @@ def _same_content(file_fd: int, size_bytes: int, target_fd: int, name: str) -> b
 
 
 def _copy(source_fd: int, copy_fd: int, size_bytes: int) -> None:
-    offset = 0
-    while offset < size_bytes:
-        sent = os.sendfile(copy_fd, source_fd, offset, min(size_bytes - offset, 1 << 24))
-        if sent == 0:
-            return
-        offset += sent
+    """Copy what was written; holes stay holes, so that a sparse file costs the host no more than the tool."""
+    os.ftruncate(copy_fd, size_bytes)
+    end = 0
+    while end < size_bytes:
+        try:
+            offset = os.lseek(source_fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            raise
+        end = min(os.lseek(source_fd, offset, os.SEEK_HOLE), size_bytes)
+        os.lseek(copy_fd, offset, os.SEEK_SET)
+        while offset < end:
+            sent = os.sendfile(copy_fd, source_fd, offset, min(end - offset, 1 << 24))
+            if sent == 0:
+                return
+            offset += sent
 
 
 def _owner_of(target: Path) -> tuple[int, int] | None:

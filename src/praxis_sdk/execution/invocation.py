@@ -76,11 +76,9 @@ def prepare(
     values = check_arguments(contract.parameters, args)
     argv: list[str] = []
     env: dict[str, str] = {}
-    output_limit_bytes = 16 << 20
     if isinstance(spec, ProcessEngineSpec):
         argv = _argv(spec, contract, values)
         env = _environment(spec, values)
-        output_limit_bytes = parse_bytes(spec.output_limit)
     mounts: tuple[Mount, ...] = ()
     memory_bytes = None
     if isinstance(spec, IsolatedEngineSpec):
@@ -97,7 +95,7 @@ def prepare(
         env=env,
         mounts=mounts,
         timeout_s=context.timeout_s or float(spec.timeout),
-        output_limit_bytes=output_limit_bytes,
+        output_limit_bytes=parse_bytes(spec.output_limit),
         memory_bytes=memory_bytes,
         notes=ported.notes,
     )

@@ -18,11 +18,21 @@ class OutputCapture:
     Args:
         limit_bytes: most bytes kept of each stream.
         listener: called with each kept piece as it arrives.
+        stderr_limit_bytes: another limit for stderr.
     """
 
-    def __init__(self, limit_bytes: int, listener: OutputListener | None = None) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(
+        self,
+        limit_bytes: int,
+        listener: OutputListener | None = None,
+        *,
+        stderr_limit_bytes: int | None = None,
+    ) -> None:
         self.overflowed = asyncio.Event()
+        self._limits: dict[StreamName, int] = {
+            "stdout": limit_bytes,
+            "stderr": stderr_limit_bytes or limit_bytes,
+        }
         self._listener = listener
         self._kept: dict[StreamName, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         self._seen: dict[StreamName, int] = {"stdout": 0, "stderr": 0}
@@ -31,7 +41,7 @@ class OutputCapture:
         """Take a piece of output; what exceeds the limit is counted, not kept."""
         self._seen[stream] += len(data)
         kept = self._kept[stream]
-        room = self.limit_bytes - len(kept)
+        room = self._limits[stream] - len(kept)
         if len(data) > room:
             data = data[:room]
             self.overflowed.set()
@@ -43,6 +53,10 @@ class OutputCapture:
     def text(self, stream: StreamName) -> str:
         """Return what was kept of a stream; bytes that are not UTF-8 are replaced."""
         return self._kept[stream].decode("utf-8", errors="replace")
+
+    def kept(self, stream: StreamName) -> bytes:
+        """Return what was kept of a stream."""
+        return bytes(self._kept[stream])
 
     def seen_bytes(self, stream: StreamName) -> int:
         """Return how much was written, kept or not."""

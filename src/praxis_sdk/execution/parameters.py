@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import AliasChoices, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from praxis_sdk.execution.fields import ContractPart, Flag, any_case, kind_of
 from praxis_sdk.execution.json_schema import first_fault
@@ -64,12 +72,12 @@ class ToolParameter(ContractPart):
     )
     description: str = ""
     required: Flag = False
-    default: Any = None
     constraints: dict[str, Any] = Field(
         default_factory=dict,
         validation_alias=AliasChoices("constraints", "schema"),
         description="Further JSON Schema keywords, which can also stand beside the other fields.",
     )
+    default: Any = None  # last, because it is checked against the others
 
     @model_validator(mode="before")
     @classmethod
@@ -88,24 +96,35 @@ class ToolParameter(ContractPart):
             data[given] = {**(data.get(given) or {}), **keywords}
         return data
 
-    @model_validator(mode="after")
-    def _default_is_sound(self) -> Self:
-        fault = self.fault_of(self.default)  # also reads the schema, which may be unsound itself
-        if fault and self.default is not None:
-            raise ValueError(f"the default of {self.name!r} is unsound: {fault}")
-        return self
+    @field_validator("constraints")
+    @classmethod
+    def _constraints_are_sound(cls, constraints: dict[str, Any]) -> dict[str, Any]:
+        first_fault(constraints, None)  # raises ValueError where this is no JSON Schema
+        return constraints
+
+    @field_validator("default")
+    @classmethod
+    def _default_is_sound(cls, default: Any, info: ValidationInfo) -> Any:
+        if default is not None and {"type", "constraints"} <= info.data.keys():
+            fault = first_fault(_schema(info.data["type"], info.data["constraints"]), default)
+            if fault:
+                raise ValueError(
+                    f"does not satisfy the parameter's own type and constraints: {fault.message}"
+                )
+        return default
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema that a value must satisfy."""
-        schema = dict(self.constraints)
-        if self.type != "any":
-            schema["type"] = self.type
-        return schema
+        return _schema(self.type, self.constraints)
 
     def fault_of(self, value: Any) -> str | None:
         """Say what is wrong with a value, or None where it satisfies type and constraints."""
         fault = first_fault(self.json_schema(), value)
         return None if fault is None else fault.message
+
+
+def _schema(type_name: str, constraints: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(constraints) if type_name == "any" else {**constraints, "type": type_name}
 
 
 # The keywords of JSON Schema that constrain a value and can stand beside a parameter's name and type.
@@ -118,7 +137,7 @@ KEYWORDS: Final = (
 # Those that only describe.
 ANNOTATIONS: Final = ("title", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment")
 # What stands beside 'properties' in a JSON Schema of all parameters.
-_OBJECT_KEYS: Final = frozenset(
+OBJECT_KEYS: Final = frozenset(
     {"type", "required", "additionalProperties", "title", "description", "$schema"}
 )
 
@@ -137,7 +156,7 @@ def read_parameters(value: object) -> object:
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a list, or a mapping of name to type or schema, not {kind_of(value)}")
-    if value.get("type") == "object" and _OBJECT_KEYS.issuperset(value):
+    if value.get("type") == "object" and OBJECT_KEYS.issuperset(value):
         value = {"properties": {}, **value}
     if isinstance(value.get("properties"), Mapping):
         required = [] if value.get("required") is None else value["required"]
@@ -166,8 +185,9 @@ def _from_schema(name: object, schema: object, required: bool) -> dict[str, Any]
     fields = {**schema, "name": name, "required": flag}
     if "type" not in schema:
         fields["type"] = "any" if any(key in schema for key in KEYWORDS) else "string"
-    if inner:
-        fields["constraints"] = {**(schema.get("constraints") or {}), **inner}
+    given = schema.get("constraints") or {}
+    if inner and isinstance(given, Mapping):  # otherwise the model says what is wrong with it
+        fields["constraints"] = {**given, **inner}
     return fields
 
 

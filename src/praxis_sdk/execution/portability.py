@@ -19,6 +19,7 @@ from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.specs import (
     SPEC_OF,
     ContainerEngineSpec,
+    DockerEngineSpec,
     EngineSpec,
     EngineType,
     IsolatedEngineSpec,
@@ -54,6 +55,8 @@ def port_spec(contract: ToolContract, target: EngineType) -> PortedSpec:
     if target is EngineType.LOCAL:
         _refuse_lost_fields(contract, own)
         fields.pop("cwd", None)
+    if isinstance(own, DockerEngineSpec):
+        _refuse_lost_docker_fields(contract, own, target)
     if isinstance(own, ContainerEngineSpec) and target in (EngineType.SANDBOX, EngineType.LOCAL):
         if own.privileged:
             raise _unfit(contract, target, "engineSpec.privileged is set")
@@ -85,6 +88,13 @@ def _refuse_lost_fields(contract: ToolContract, own: EngineSpec) -> None:
             raise _unfit(
                 contract, EngineType.LOCAL, f"engineSpec.{field} needs a file system or limits of its own"
             )
+
+
+def _refuse_lost_docker_fields(contract: ToolContract, own: DockerEngineSpec, target: EngineType) -> None:
+    """A runtime such as gVisor's is isolation that was asked for; no other engine has it."""
+    for field in ("runtime", "user"):
+        if getattr(own, field):
+            raise _unfit(contract, target, f"engineSpec.{field} is known to Docker alone")
 
 
 def _unfit(contract: ToolContract, target: EngineType, reason: str) -> ValidationError:

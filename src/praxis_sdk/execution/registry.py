@@ -75,7 +75,7 @@ class EngineRegistry:
         for engine in self._engines.values():
             try:
                 await engine.cleanup()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the others must be cleaned up all the same
                 errors.append(error)
         if errors:
             raise ExceptionGroup("engines failed to clean up", errors)

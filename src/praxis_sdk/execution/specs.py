@@ -50,6 +50,11 @@ class EngineSpec(ContractPart):
     """What every engine spec has: a time limit."""
 
     timeout: Seconds = Field(300, description="Wall-clock limit of a run, in seconds.")
+    output_limit: Size = Field(
+        "16m",
+        validation_alias=AliasChoices("output_limit", "outputLimit"),
+        description="Most bytes kept of stdout and of stderr; a tool that writes more is ended.",
+    )
 
 
 class ProcessEngineSpec(EngineSpec):
@@ -63,11 +68,6 @@ class ProcessEngineSpec(EngineSpec):
         default_factory=list,
         validation_alias=AliasChoices("env_passthrough", "envPassthrough"),
         description="Names of host variables to pass on.",
-    )
-    output_limit: Size = Field(
-        "16m",
-        validation_alias=AliasChoices("output_limit", "outputLimit"),
-        description="Most bytes kept of stdout and of stderr; a tool that writes more is ended.",
     )
 
 

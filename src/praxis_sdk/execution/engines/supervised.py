@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-import structlog
-
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
@@ -27,9 +25,10 @@ from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, clas
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus
 
-log = structlog.get_logger("praxis.execution")
+log = get_logger("praxis.execution")
 
 KILL_BOUND_S: Final = 30.0  # how long a killed tool may take to be gone before the platform is to blame
 

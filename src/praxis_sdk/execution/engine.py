@@ -1,0 +1,38 @@
+"""The engine classes by the names of spec 1, and a registry of all of them.
+
+An engine's module imports its library only when it is used, so importing this costs little and works
+without any extra installed.
+"""
+
+from __future__ import annotations
+
+from praxis_sdk.execution.engines.dagger import DaggerExecutionEngine
+from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
+from praxis_sdk.execution.engines.local import LocalExecutionEngine
+from praxis_sdk.execution.engines.remote_mcp import RemoteMCPEngine
+from praxis_sdk.execution.engines.sandbox import SandboxExecutionEngine
+from praxis_sdk.execution.registry import EngineRegistry
+from praxis_sdk.execution.specs import EngineType
+
+__all__ = [
+    "DaggerExecutionEngine",
+    "DockerSDKExecutionEngine",
+    "LocalExecutionEngine",
+    "RemoteMCPEngine",
+    "SandboxExecutionEngine",
+    "builtin_engines",
+]
+
+
+def builtin_engines() -> EngineRegistry:
+    """Make a registry of the built-in engines, with the sandbox as the default.
+
+    Nothing is started or connected until an engine is used; end with `await registry.cleanup_all()`.
+    """
+    registry = EngineRegistry()
+    registry.register(EngineType.SANDBOX, SandboxExecutionEngine(), is_default=True)
+    registry.register(EngineType.DOCKER, DockerSDKExecutionEngine())
+    registry.register(EngineType.DAGGER, DaggerExecutionEngine())
+    registry.register(EngineType.LOCAL, LocalExecutionEngine())
+    registry.register(EngineType.REMOTE_MCP, RemoteMCPEngine())
+    return registry
