@@ -1,0 +1,92 @@
+"""The arguments of a tool as they are given on the command line: `--arg name=value` and `--args-file`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.arguments import MAX_ARGUMENTS_BYTES
+
+
+def read_pairs(pairs: Iterable[str]) -> dict[str, str]:
+    """Read `name=value` pairs; the value may be empty and may hold further '='.
+
+    Raises:
+        ValidationError: a pair has no '=' or no name, or a name comes twice.
+    """
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ValidationError(
+                f"--arg: {pair[:80]!r} is not of the form NAME=VALUE", remedy="write --arg name=value"
+            )
+        if name in values:
+            raise ValidationError(f"--arg: {name[:80]!r} is given twice", remedy="keep one of them")
+        values[name] = value
+    return values
+
+
+def read_args_file(source: str) -> dict[str, Any]:
+    """Read a JSON object of arguments.
+
+    Args:
+        source: a path, or '-' for stdin.
+
+    Raises:
+        ValidationError: it cannot be read or is not a JSON object.
+    """
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(MAX_ARGUMENTS_BYTES + 1)
+        else:
+            with open(source, "rb") as file:
+                data = file.read(MAX_ARGUMENTS_BYTES + 1)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ValidationError(
+            f"--args-file: {source[:200]}: {reason}", remedy="name a file of JSON, or '-'"
+        ) from error
+    except ValueError as error:  # a NUL in the name
+        raise ValidationError(f"--args-file: {source[:200]!r} is not a file name") from error
+    if len(data) > MAX_ARGUMENTS_BYTES:
+        raise ValidationError(
+            f"--args-file: larger than {MAX_ARGUMENTS_BYTES >> 20} MiB",
+            remedy="mount a file with the data instead",
+        )
+    return _read_object(data)
+
+
+def _read_object(data: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(
+            data.decode("utf-8-sig"), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
+        )
+    except RecursionError as error:
+        raise ValidationError("--args-file: nested too deeply", remedy="flatten it") from error
+    except UnicodeDecodeError as error:
+        raise ValidationError("--args-file: not UTF-8", remedy="save it as UTF-8") from error
+    except ValueError as error:
+        raise ValidationError(
+            f"--args-file: not JSON: {error}", remedy='write {"name": value, ...}'
+        ) from error
+    if not isinstance(values, dict):
+        raise ValidationError("--args-file: not a JSON object", remedy='write {"name": value, ...}')
+    return values
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {double[:80]!r} comes twice")
+    return values
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")

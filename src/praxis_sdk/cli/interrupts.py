@@ -1,0 +1,81 @@
+"""Ctrl-C and SIGTERM: the first one cancels the work, and its clean-up is always waited for.
+
+A second one changes nothing. Ending a tool is bounded in time (by SIGKILL, from outside the tool), and to
+leave before it is gone is what must not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+_HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """The work was cancelled by a signal, and its clean-up is done.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"cancelled by {number.name}; nothing of it is left running")
+        self.exit_status = 128 + number
+
+
+def run_interruptibly(work: Coroutine[Any, Any, T], on_signal: Callable[[str], None]) -> T:
+    """Run something on an event loop of its own until it ends or a signal asks for its end.
+
+    Args:
+        work: what to run; where it is cancelled it cleans up.
+        on_signal: called with a line for people at every signal.
+
+    Raises:
+        Interrupted: a signal arrived, the work has been cancelled and has cleaned up.
+    """
+    with asyncio.Runner() as runner:
+        return runner.run(_watched(work, on_signal))
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Do something to its end, also when the caller is cancelled meanwhile; then the cancellation goes on."""
+    task = asyncio.ensure_future(work)
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            interruption = error
+    if interruption is not None and not task.cancelled() and task.exception() is None:
+        raise interruption
+    return task.result()
+
+
+async def _watched(work: Coroutine[Any, Any, T], on_signal: Callable[[str], None]) -> T:
+    task = asyncio.ensure_future(work)
+    received: list[signal.Signals] = []
+
+    def interrupt(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) == 1:
+            on_signal(f"{number.name}: ending what runs")
+            task.cancel()
+        else:
+            on_signal(f"{number.name}: still ending what runs")
+
+    loop = asyncio.get_running_loop()
+    for number in _HANDLED:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and background jobs want it
+            loop.add_signal_handler(number, interrupt, number)
+    # The handlers stay until the loop is closed, so that no signal hits its shutdown.
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if received:
+            raise Interrupted(received[0]) from None
+        raise

@@ -1,0 +1,231 @@
+"""`praxis run`: one contract, one run, its output as it arrives, its exit status as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from praxis_sdk.cli.streams import Streams, Tone
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.units import format_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from praxis_sdk.cli.live import LiveOutput
+    from praxis_sdk.execution.context import RunContext
+    from praxis_sdk.execution.loading import LoadedContract
+    from praxis_sdk.execution.outcome import ToolOutcome
+
+_MAX_LINES: Final = 20  # of exported files, and of notes, in the summary; --json has them all
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the command line asks for.
+
+    Args:
+        loaded: the contract.
+        args: the tool's arguments.
+        engine: an engine's name, 'auto', or None for the contract's choice.
+        context: where it runs and how long.
+        trusted: the caller vouches for the tool.
+        as_json: one JSON object in place of live output.
+        quiet: no lines for people but errors.
+    """
+
+    loaded: LoadedContract
+    args: Mapping[str, Any]
+    engine: str | None
+    context: RunContext
+    trusted: bool
+    as_json: bool
+    quiet: bool
+
+
+def run(
+    context: typer.Context,
+    contract: Annotated[Path, typer.Argument(metavar="CONTRACT", help="The contract, a YAML file.")],
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="NAME=VALUE", help="An argument of the tool; repeatable."),
+    ] = None,
+    args_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Arguments as a JSON object, '-' for stdin; --arg goes before it."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", "-e", metavar="ENGINE", help="Run on this engine, or on what fits: 'auto'."),
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End the tool after this time: 90, 90s, 5m.")
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where relative mounts of the contract count from; here by default."
+        ),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Vouch for the tool: it may run without isolation.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with everything.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")] = False,
+) -> int:
+    """Run a tool.
+
+    Its output passes through as it arrives, and its exit status becomes this command's: 124 when its time
+    was up, 128+N when signal N ended it, 130 when it was cancelled.
+    """
+    from praxis_sdk.cli import logs
+    from praxis_sdk.cli.given import read_args_file, read_pairs
+    from praxis_sdk.cli.interrupts import run_interruptibly
+    from praxis_sdk.execution.arguments import read_values
+    from praxis_sdk.execution.context import RunContext
+    from praxis_sdk.execution.loading import load_contract
+
+    streams: Streams = context.obj
+    logs.configure(verbose=verbose)
+    texts = read_pairs(arg or ())
+    loaded = load_contract(contract)
+    args = read_args_file(args_file) if args_file is not None else {}
+    request = RunRequest(
+        loaded=loaded,
+        args={**args, **read_values(loaded.contract.parameters, texts)},
+        engine=engine,
+        context=RunContext(workspace=_workspace(workspace), timeout_s=_timeout_s(timeout)),
+        trusted=trust,
+        as_json=as_json,
+        quiet=quiet,
+    )
+    streams.reserve_stdout()
+    tool_run = _ToolRun(request, streams)
+    outcome = run_interruptibly(tool_run.perform(), on_signal=tool_run.tell)
+    if as_json:
+        streams.emit_json(_document(outcome, loaded, tool_run.doubts))
+    return outcome.exit_status
+
+
+class _ToolRun:
+    """One run and what people are told about it meanwhile."""
+
+    def __init__(self, request: RunRequest, streams: Streams) -> None:
+        self._request = request
+        self._streams = streams
+        self._live: LiveOutput | None = None
+        self._told: set[str] = set()
+        self.doubts: list[str] = []
+
+    def tell(self, text: str, tone: Tone = "plain") -> None:
+        """Tell people a line, in order with the tool's output."""
+        if not self._request.quiet:
+            (self._live or self._streams).say(text, tone)
+
+    async def perform(self) -> ToolOutcome:
+        """Run the tool and pass its output on; whatever happens, the engines are cleaned up."""
+        import asyncio
+
+        from praxis_sdk.cli.live import LiveOutput
+
+        running = asyncio.ensure_future(self._run())
+        live = self._live = LiveOutput(self._streams, on_failure=running.cancel)
+        if not self._request.as_json:
+            for warning in self._request.loaded.warnings:
+                self.tell(f"warning: {warning}", "doubt")
+        try:
+            outcome = await running
+            live.end()
+            self._sum_up(outcome)
+            await live.drain()
+        except BaseException:
+            await live.break_off()
+            if live.failure is not None:
+                raise live.failure from None
+            raise
+        if live.failure is not None:
+            raise live.failure
+        return outcome
+
+    async def _run(self) -> ToolOutcome:
+        from praxis_sdk.cli.interrupts import uninterrupted
+        from praxis_sdk.execution.engine import builtin_engines
+        from praxis_sdk.execution.runner import ToolRunner
+
+        request = self._request
+        context = replace(request.context, on_progress=self._tell_progress)
+        if not request.as_json:
+            context = replace(context, on_output=self._pass_on)
+        registry = builtin_engines()
+        try:
+            return await ToolRunner(registry).run(
+                request.loaded.contract, request.args, context, engine=request.engine, trusted=request.trusted
+            )
+        finally:
+            try:
+                await uninterrupted(registry.cleanup_all())
+            except ExceptionGroup as group:  # the run itself is over, and its result stands
+                for error in group.exceptions:
+                    self.doubts.append(f"clean-up: {error}")
+
+    def _tell_progress(self, line: str) -> None:
+        self._told.add(line)
+        self.tell(line)
+
+    def _pass_on(self, stream: Any, data: bytes) -> None:
+        assert self._live is not None
+        self._live.feed(stream, data)
+
+    def _sum_up(self, outcome: ToolOutcome) -> None:
+        if self._request.as_json:
+            return
+        if outcome.failure is not None and self._request.quiet and outcome.exit_code is None:
+            # No exit code of the tool's own: without this line nobody would know what happened.
+            (self._live or self._streams).say(outcome.failure.message, "bad")
+        for doubt in self.doubts:
+            self.tell(f"warning: {doubt}", "doubt")
+        notes = [note for note in outcome.notes if note not in self._told]
+        for note in notes[:_MAX_LINES]:
+            self.tell(f"note: {note}")
+        for file in outcome.exports.files[:_MAX_LINES]:
+            self.tell(f"exported {PurePosixPath(file.mount, file.path)} ({format_bytes(file.size_bytes)})")
+        self.tell(_summary(outcome), "good" if outcome.succeeded else "bad")
+
+
+def _summary(outcome: ToolOutcome) -> str:
+    place = f"on {outcome.engine} (isolation: {outcome.isolation.label}) in {outcome.duration_s:.2f} s"
+    parts = [f"{outcome.tool} {str(outcome.status).replace('_', ' ')} {place}"]
+    parts.append(outcome.failure.message if outcome.failure else f"exit code {outcome.exit_code or 0}")
+    if count := len(outcome.exports.files):
+        parts.append(f"{count} file{'s' if count > 1 else ''} exported")
+    return ", ".join(parts)
+
+
+def _document(outcome: ToolOutcome, loaded: LoadedContract, doubts: list[str]) -> dict[str, Any]:
+    warnings = [*(str(warning) for warning in loaded.warnings), *doubts]
+    return {**outcome.to_json(), "exit_status": outcome.exit_status, "warnings": warnings}
+
+
+def _timeout_s(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise ValidationError(f"--timeout: {error}") from error
+
+
+def _workspace(path: Path | None) -> Path:
+    try:
+        directory = (path or Path.cwd()).resolve()
+        found = directory.is_dir()
+    except (OSError, ValueError) as error:
+        raise ValidationError(f"--workspace: {str(path)[:200]!r} cannot be used: {error}") from error
+    if not found:
+        raise ValidationError(
+            f"--workspace: {str(directory)[:200]!r} is not a directory", remedy="name an existing one"
+        )
+    return directory
