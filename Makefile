@@ -28,7 +28,7 @@ demo: system-packages-demo $(ENVIRONMENT) ## Set up what is missing, then run a 
 
 test: system-packages-test $(ENVIRONMENT) ## Set up what is missing, then run all tests (make test ARGUMENTS="-k docker")
 	@echo "test: running pytest on tests/"
-	@$(BIN)/python -m pytest $(ARGUMENTS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGUMENTS)
 
 check: $(ENVIRONMENT) ## Check format, lint, types and that the generated reference is up to date
 	@failed=(); \

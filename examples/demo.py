@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -86,10 +87,16 @@ async def attempt(
     report = workspace / REPORT
     report.unlink(missing_ok=True)
     out.rule(f"[bold]{label}", align="left")
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        out.print(f"[dim]{line}")
+
     context = RunContext(
         workspace=workspace,
         on_output=lambda _, data: out.print(data.decode(errors="replace"), end="", markup=False),
-        on_progress=lambda line: out.print(f"[dim]{line}"),
+        on_progress=tell,
     )
     try:
         outcome = await runner.run(contract, {"input_file": input_file}, context, engine=engine)
@@ -97,7 +104,8 @@ async def attempt(
         out.print(f"[yellow]not here:[/] {error}", markup=True)
         return Attempt(label, reason=str(error))
     for note in outcome.notes:
-        out.print(f"[yellow]note:[/] {note}")
+        if note not in told:
+            out.print(f"[yellow]note:[/] {note}")
     if contract.engine is EngineType.REMOTE_MCP:
         statistics = json.loads(outcome.stdout) if outcome.succeeded else None
     else:
@@ -116,8 +124,8 @@ async def run_everywhere(workspace: Path) -> list[Attempt]:
         attempts = [
             await attempt(runner, contract, workspace, inside, "sandbox", "sandbox"),
             await attempt(runner, contract, workspace, inside, "docker", "docker"),
-            await attempt(runner, contract, workspace, inside, None, "dagger (as its contract says)"),
-            await attempt(runner, local, workspace, "shared/GPL-3", None, "local (declared trusted)"),
+            await attempt(runner, contract, workspace, inside, None, "dagger"),
+            await attempt(runner, local, workspace, "shared/GPL-3", None, "local"),
         ]
         async with text_analyzer_server(workspace / "shared") as address:
             remote = ToolContract(
@@ -134,8 +142,8 @@ async def run_everywhere(workspace: Path) -> list[Attempt]:
 
 def show(attempts: list[Attempt]) -> None:
     """Print the table of engines, durations and isolation."""
-    table = Table(title="text_analyzer on the GPL-3", title_justify="left")
-    for column in ("asked for", "ran on", "isolation", "status", "words", "report"):
+    table = Table(title="text_analyzer on the GPL-3", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("contract", "ran on", "isolation", "status", "words", "report"):
         table.add_column(column)
     table.add_column("duration", justify="right")
     for one in attempts:
@@ -143,7 +151,11 @@ def show(attempts: list[Attempt]) -> None:
             table.add_row(one.engine, "-", "-", "not here", "-", "-", "-")
             continue
         words = str((one.report or {}).get("words", "-"))
-        exported = ", ".join(file.path for file in one.outcome.exports.files) or "-"
+        exported = (
+            f"{sum(file.size_bytes for file in one.outcome.exports.files)} B"
+            if one.outcome.exports.files
+            else "-"
+        )
         table.add_row(
             one.engine,
             one.outcome.engine,

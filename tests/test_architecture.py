@@ -27,12 +27,14 @@ KEEPER: dict[str, str] = {
     "dagger": "execution.engines.dagger_sdk",
     "jsonschema_rs": "execution.json_schema",
     "mcp": "execution.engines.mcp_client",
+    "obstore": "jobs.artifacts.s3",
+    "puremagic": "jobs.artifacts.signatures",
     "pyseccomp": "sandbox.seccomp",
     "yaml": "execution.yaml_source",
 }
 
 # Libraries that may only be imported inside a function: they are optional or slow.
-LAZY = frozenset({"aiodocker", "dagger", "mcp", "pyseccomp", "jsonschema_rs", "obstore", "rich"})
+LAZY = frozenset({"aiodocker", "dagger", "mcp", "pyseccomp", "jsonschema_rs", "obstore", "puremagic", "rich"})
 
 MAX_LINES = 500
 
