@@ -333,6 +333,7 @@ class ProcessConformance(EngineConformance):
         assert outcome.failure is not None
         assert outcome.failure.category is FailureCategory.DEPENDENCY_ERROR
         assert "no-such-program-here" in outcome.failure.message
+        assert outcome.exit_status == 127
 
     async def test_stdin_is_empty(self, engine: ExecutionEngine) -> None:
         assert (await self.run(engine, "import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"

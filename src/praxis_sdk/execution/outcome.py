@@ -13,6 +13,8 @@ from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 EXIT_TIMED_OUT: Final = 124  # what coreutils' `timeout` returns
 EXIT_CANCELLED: Final = 130
+# A tool that was never started: as a shell says it of a missing command, and Praxis of a user's mistake.
+_STATUS_OF_REFUSAL: Final = {FailureCategory.DEPENDENCY_ERROR: 127, FailureCategory.VALIDATION_ERROR: 2}
 
 
 class Isolation(IntEnum):
@@ -161,7 +163,7 @@ class ToolOutcome:
             return self.exit_code
         if self.signal is not None:
             return 128 + self.signal
-        return 0 if self.succeeded else 1
+        return _STATUS_OF_REFUSAL.get(self.failure.category, 1) if self.failure else 0
 
     def output_or_raise(self) -> str:
         """Return stdout, as `ExecutionEngine.execute` does (spec 1, "Error Propagation").

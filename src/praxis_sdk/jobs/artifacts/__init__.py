@@ -1,0 +1,55 @@
+"""What jobs leave behind: collected safely, kept by digest, never changed (spec 3, section 7).
+
+    collection = await asyncio.to_thread(collect, harvest.fd, ArtifactLimits())
+    artifacts = await upload(collection, harvest.fd, ArtifactStore.open("s3://bucket/prefix"))
+    data = await store.read(artifacts[0].digest)  # verified
+
+`docs/explanation/artifacts.md` tells why it is as it is.
+"""
+
+from praxis_sdk.jobs.artifacts.collect import (
+    ArtifactLimits,
+    CollectedFile,
+    Collection,
+    LimitExceeded,
+    Reason,
+    Rejected,
+    collect,
+)
+from praxis_sdk.jobs.artifacts.errors import (
+    ArtifactChanged,
+    ArtifactCorrupt,
+    ArtifactMissing,
+    StoreUnavailable,
+)
+from praxis_sdk.jobs.artifacts.garbage import References, Sweep, sweep
+from praxis_sdk.jobs.artifacts.record import Artifact, ArtifactKind
+from praxis_sdk.jobs.artifacts.s3 import S3Options
+from praxis_sdk.jobs.artifacts.sniff import Sniffed, sniff_bytes
+from praxis_sdk.jobs.artifacts.store import ArtifactStore, StoredArtifact
+from praxis_sdk.jobs.artifacts.upload import upload
+
+__all__ = [
+    "Artifact",
+    "ArtifactChanged",
+    "ArtifactCorrupt",
+    "ArtifactKind",
+    "ArtifactLimits",
+    "ArtifactMissing",
+    "ArtifactStore",
+    "CollectedFile",
+    "Collection",
+    "LimitExceeded",
+    "Reason",
+    "References",
+    "Rejected",
+    "S3Options",
+    "Sniffed",
+    "StoreUnavailable",
+    "StoredArtifact",
+    "Sweep",
+    "collect",
+    "sniff_bytes",
+    "sweep",
+    "upload",
+]

@@ -1,0 +1,175 @@
+"""One piece of work in one fresh sandbox: start it, watch its limits from outside, end it, keep what it left.
+
+The kernel enforces memory, processor time, processes and files; here are the wall clock and the size of the
+streams. Whatever ends the attempt, the sandbox is dead when `run` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+from praxis_sdk.errors import PlatformError
+from praxis_sdk.execution.context import OutputListener
+from praxis_sdk.execution.output import OutputCapture, PipeReader
+from praxis_sdk.jobs import harness
+from praxis_sdk.jobs.environments import Environment
+from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
+from praxis_sdk.sandbox import Bind, Harvest, Launcher, Policy, Sandbox, SandboxExit
+
+HARNESS_FILE: Final = "/praxis/harness.py"
+_RESULT: Final = (harness.RESULT_FOLDER, harness.RESULT_FILE)
+_KILL_BOUND_S: Final = 30.0
+_ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it escaped
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended.
+
+    Args:
+        exit: the kernel's account.
+        limit: the limit that ended it, whoever enforced it.
+        timed_out: the wall clock ended it.
+        capture: what it wrote.
+        result: the harness's result; None where there is none or it is damaged.
+        result_too_long: the result exceeded its limit.
+    """
+
+    exit: SandboxExit
+    limit: LimitName | None
+    timed_out: bool
+    capture: OutputCapture
+    result: Mapping[str, Any] | None = None
+    result_too_long: bool = False
+
+
+@dataclass
+class Attempt:
+    """A fresh sandbox for one piece of work; use it as a context, which destroys it."""
+
+    launcher: Launcher
+    environment: Environment
+    limits: JobLimits
+    listener: OutputListener | None = None
+    _sandbox: Sandbox | None = None
+    _readers: list[PipeReader] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._sandbox is not None:
+            self._sandbox.kill()
+            await asyncio.shield(self._sandbox.wait())
+            self._sandbox.close()
+        for reader in self._readers:
+            reader.close()
+
+    async def run(self, order: IO[bytes], variables: Mapping[str, str]) -> Ended:
+        """Carry out an order.
+
+        Args:
+            order: an open order; it stays the caller's.
+            variables: environment variables beside those of the environment.
+
+        Raises:
+            IsolationUnavailable: this host cannot build the sandbox.
+            PlatformError: the launcher died.
+        """
+        capture = OutputCapture(
+            self.limits.stdout_bytes, self.listener, stderr_limit_bytes=self.limits.stderr_bytes
+        )
+        await self._start(order, variables, capture)
+        assert self._sandbox is not None
+        exit_, timed_out = await self._until_end(self._sandbox, capture)
+        limit = LIMIT_OF_KILL.get(exit_.killed_by) if exit_.killed_by else None
+        if timed_out:
+            limit = LimitName.WALL
+        elif capture.overflowed.is_set():
+            over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
+            limit = LimitName.STDOUT if over else LimitName.STDERR
+        result, too_long = await asyncio.to_thread(self._read_result)
+        return Ended(exit_, limit, timed_out, capture, result, too_long)
+
+    @property
+    def outputs(self) -> Harvest:
+        """The working directory as the work left it; readable until the context ends."""
+        if self._sandbox is None or not self._sandbox.harvest:
+            raise PlatformError("the sandbox handed no working directory over")
+        return self._sandbox.harvest[0]
+
+    async def _start(self, order: IO[bytes], variables: Mapping[str, str], capture: OutputCapture) -> None:
+        writers: list[int] = []
+        try:
+            for stream in ("stdout", "stderr"):
+                reader, writer = PipeReader.open_pipe(stream, capture)
+                self._readers.append(reader)
+                writers.append(writer)
+            shown = (Bind(path, str(path)) for path in self.environment.bind_paths)
+            self._sandbox = await self.launcher.spawn(
+                Policy(
+                    mounts=(*shown, Bind(Path(harness.__file__), HARNESS_FILE)),
+                    limits=self.limits.for_sandbox(),
+                ),
+                [*self.environment.command, HARNESS_FILE],
+                env={**self.environment.variables, **variables},
+                stdin=order.fileno(),
+                stdout=writers[0],
+                stderr=writers[1],
+            )
+        finally:
+            for writer in writers:
+                os.close(writer)
+
+    async def _until_end(self, sandbox: Sandbox, capture: OutputCapture) -> tuple[SandboxExit, bool]:
+        ending = asyncio.ensure_future(sandbox.wait())
+        overflowing = asyncio.ensure_future(capture.overflowed.wait())
+        try:
+            waiting = {ending, overflowing}
+            await asyncio.wait(waiting, timeout=self.limits.wall_s, return_when=asyncio.FIRST_COMPLETED)
+            timed_out = not ending.done() and not capture.overflowed.is_set()
+            if not ending.done():
+                sandbox.kill()
+            try:
+                exit_ = await asyncio.wait_for(asyncio.shield(ending), _KILL_BOUND_S)
+            except TimeoutError as error:
+                raise PlatformError(
+                    f"the sandbox was killed and is not gone after {_KILL_BOUND_S:g} s"
+                ) from error
+            for reader in self._readers:
+                await reader.wait()
+            return exit_, timed_out
+        finally:
+            overflowing.cancel()
+            ending.cancel()
+
+    def _read_result(self) -> tuple[Mapping[str, Any] | None, bool]:
+        """Read the result file the way one opens what a stranger left: by descriptor, following nothing."""
+        folder, name = _RESULT
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        most = self.limits.outputs_bytes * _ESCAPES + harness.MAX_TRACEBACK_CHARS * _ESCAPES + (64 << 10)
+        try:
+            folder_fd = os.open(folder, flags | os.O_DIRECTORY, dir_fd=self.outputs.fd)
+        except OSError:
+            return None, False
+        try:
+            file_fd = os.open(name, flags | os.O_NONBLOCK, dir_fd=folder_fd)
+        except OSError:
+            return None, False
+        finally:
+            os.close(folder_fd)
+        with open(file_fd, "rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            return None, True
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError):
+            return None, False
+        return (document if isinstance(document, dict) else None), False

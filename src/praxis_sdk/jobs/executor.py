@@ -1,0 +1,465 @@
+"""The executor: takes a payload, returns a result (spec 3, section 3).
+
+    validate -> environment -> equal job known? -> adapter.prepare -> sandbox -> collect -> upload -> result
+
+A failing job is a result. An exception means that the platform failed: the store cannot be written, the
+sandbox cannot be built. What happened is judged from the kernel's account; what the job says of itself is
+its output, its traceback and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import praxis_sdk
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.context import OutputListener
+from praxis_sdk.jobs import harness, strict_json
+from praxis_sdk.jobs.adapters import find_adapter
+from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work
+from praxis_sdk.jobs.artifacts import (
+    Artifact,
+    ArtifactLimits,
+    ArtifactMissing,
+    ArtifactStore,
+    Collection,
+    collect,
+    upload,
+)
+from praxis_sdk.jobs.attempt import Attempt, Ended
+from praxis_sdk.jobs.dedupe import dedupe_key
+from praxis_sdk.jobs.environments import Environment, EnvironmentMissing, EnvironmentStore
+from praxis_sdk.jobs.limits import LimitName
+from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.result import (
+    CODE_OF_LIMIT,
+    BoundedText,
+    FailureCode,
+    JobFailure,
+    JobResult,
+    JobTimings,
+    JobUsage,
+    RejectedArtifact,
+)
+from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.sanitize import Sanitizer
+from praxis_sdk.log import get_logger
+from praxis_sdk.sandbox import Launcher
+from praxis_sdk.states import ExecutionStatus, FailureCategory
+from praxis_sdk.units import format_bytes
+
+log = get_logger("praxis.jobs")
+
+_LIMIT_OF_COLLECTION: Final = {
+    "artifact_count": LimitName.ARTIFACT_COUNT,
+    "artifact_total_bytes": LimitName.ARTIFACT_TOTAL,
+    "file_size_bytes": LimitName.FILE_SIZE,
+    "files": LimitName.FILES,
+}
+
+
+class _Refused(Exception):
+    """The job ends before it began, for a reason that is its own or its environment's."""
+
+    def __init__(self, category: FailureCategory, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.category = category
+        self.code = code
+
+
+@dataclass
+class _Clock:
+    """When the steps of one job were reached."""
+
+    queued_at: datetime
+    queued: float
+    prepared: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+
+    def timings(self) -> JobTimings:
+        def at(moment: float) -> datetime | None:
+            return (
+                datetime.fromtimestamp(self.queued_at.timestamp() + moment - self.queued, UTC)
+                if moment
+                else None
+            )
+
+        now = time.monotonic()
+        return JobTimings(
+            queued_at=self.queued_at,
+            prepared_at=at(self.prepared),
+            started_at=at(self.started),
+            finished_at=at(now),
+            prepare_s=max(0.0, (self.prepared or now) - self.queued),
+            run_s=max(0.0, self.ended - self.started) if self.ended else None,
+            collect_s=max(0.0, now - self.ended) if self.ended else None,
+        )
+
+
+class JobExecutor:
+    """Runs jobs, one sandbox each, as many at once as it is asked to.
+
+    Args:
+        artifacts: where artifacts go and inputs by digest come from.
+        environments: the environments of this home.
+        results: where results are kept and equal jobs are found.
+        now: the time, for tests.
+    """
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        environments: EnvironmentStore,
+        results: ResultStore,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._artifacts = artifacts
+        self._environments = environments
+        self._results = results
+        self._now = now
+        self._launcher: Launcher | None = None
+        self._starting = asyncio.Lock()
+
+    async def close(self) -> None:
+        """End every sandbox; repeatable."""
+        launcher, self._launcher = self._launcher, None
+        if launcher is not None:
+            await launcher.close()
+
+    async def run(
+        self,
+        payload: JobPayload,
+        *,
+        on_output: OutputListener | None = None,
+        on_progress: Callable[[str], None] = print,
+    ) -> JobResult:
+        """Run one job, or return the stored result of an equal one; the result is kept when this returns.
+
+        Args:
+            payload: the job.
+            on_output: called with each piece of its output as it arrives.
+            on_progress: called with a line when a slow step begins.
+
+        Raises:
+            PlatformError: the platform failed.
+        """
+        began = _Clock(self._now(), time.monotonic())
+        events = log.bind(job_id=payload.job_id, runtime=payload.runtime)
+        events.info("job.status", status="running")
+        result = await self._result(payload, began, on_output, on_progress)
+        await asyncio.to_thread(self._results.put, payload, result)
+        events.info(
+            "job.status",
+            status=str(result.status),
+            category=str(result.failure.category) if result.failure else None,
+            code=result.failure.code if result.failure else None,
+            env_version=result.env_version,
+            from_cache=result.from_cache,
+            **result.usage.model_dump(exclude_none=True),
+        )
+        return result
+
+    async def _result(
+        self,
+        payload: JobPayload,
+        began: _Clock,
+        on_output: OutputListener | None,
+        on_progress: Callable[[str], None],
+    ) -> JobResult:
+        environment: Environment | None = None
+        key: str | None = None
+        try:
+            adapter = _adapter(payload)
+            environment = await self._environment(payload, on_progress)
+            key = dedupe_key(payload, payload.input_digests(), environment.env_version, adapter.version)
+            known = None if payload.fresh else await asyncio.to_thread(self._results.equal, key)
+            if known is not None and await self._still_there(known):
+                return known.served_from_cache(payload.job_id, began.queued_at)
+            work = _prepare(adapter, payload, environment)
+            return await self._run(payload, adapter, environment, work, key, began, on_output)
+        except _Refused as refusal:
+            return JobResult(
+                job_id=payload.job_id,
+                status=ExecutionStatus.FAILED,
+                failure=JobFailure(
+                    category=refusal.category,
+                    code=refusal.code,
+                    message=_sanitizer(environment).message(str(refusal)),
+                ),
+                env_version=environment.env_version if environment else None,
+                executor_version=praxis_sdk.__version__,
+                timings=began.timings(),
+                dedupe_key=key,
+            )
+
+    async def _run(
+        self,
+        payload: JobPayload,
+        adapter: RuntimeAdapter,
+        environment: Environment,
+        work: Work,
+        key: str,
+        began: _Clock,
+        on_output: OutputListener | None,
+    ) -> JobResult:
+        ended: Ended | None = None
+        async with (
+            _cleaned(adapter),
+            _held(self._environments, environment),
+            Attempt(await self._ready(), environment, payload.limits, on_output) as attempt,
+        ):
+
+            async def run(wanted: Work) -> Report:
+                nonlocal ended
+                with await self._order(payload, wanted, key) as order:
+                    began.prepared = began.started = time.monotonic()
+                    ended = await attempt.run(order, wanted.variables)
+                began.ended = time.monotonic()
+                return _report(ended)
+
+            report = await adapter.execute(work, run)
+            assert ended is not None, "an adapter must have its work done"
+            findings = adapter.collect_outputs(payload, report)
+            collection = Collection()
+            if ended.limit is None and ended.exit.exit_code == 0:
+                collection = await asyncio.to_thread(
+                    collect,
+                    attempt.outputs.fd,
+                    _artifact_limits(payload),
+                    exclude=work.leave | {harness.RESULT_FOLDER, "__pycache__"},
+                )
+            artifacts = await upload(collection, attempt.outputs.fd, self._artifacts)
+            usage = _usage(ended, artifacts, findings, attempt)
+        return _judge(payload, environment, key, began, ended, findings, collection, artifacts, usage)
+
+    async def _order(self, payload: JobPayload, work: Work, key: str) -> Any:
+        from praxis_sdk.jobs.order import write_order
+
+        try:
+            return await write_order(
+                work, seed=int(key[:12], 16), store=self._artifacts, max_bytes=payload.limits.scratch_bytes
+            )
+        except ArtifactMissing as error:
+            raise _Refused(
+                FailureCategory.DEPENDENCY_ERROR, FailureCode.INPUT_MISSING, error.message
+            ) from error
+        except ValidationError as error:
+            raise _Refused(
+                FailureCategory.VALIDATION_ERROR, FailureCode.INVALID_PAYLOAD, str(error)
+            ) from error
+
+    async def _environment(self, payload: JobPayload, on_progress: Callable[[str], None]) -> Environment:
+        wanted = payload.env_version or payload.env
+        try:
+            environment = await asyncio.to_thread(self._environments.ensure, wanted, say=on_progress)
+        except EnvironmentMissing as error:
+            raise _Refused(
+                FailureCategory.DEPENDENCY_ERROR, FailureCode.ENVIRONMENT_MISSING, str(error)
+            ) from error
+        if environment.name != payload.env:
+            message = f"payload.env_version: '{wanted}' is no version of the environment '{payload.env}'"
+            raise _Refused(FailureCategory.VALIDATION_ERROR, FailureCode.ENVIRONMENT_MISMATCH, message)
+        return environment
+
+    async def _still_there(self, result: JobResult) -> bool:
+        found = [await self._artifacts.stat(artifact.digest) for artifact in result.artifacts]
+        return all(found)
+
+    async def _ready(self) -> Launcher:
+        async with self._starting:
+            if self._launcher is None:
+                self._launcher = await Launcher.start()
+            return self._launcher
+
+
+@contextlib.asynccontextmanager
+async def _cleaned(adapter: RuntimeAdapter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        adapter.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _held(environments: EnvironmentStore, environment: Environment) -> AsyncIterator[None]:
+    with environments.hold(environment):
+        yield
+
+
+def _adapter(payload: JobPayload) -> RuntimeAdapter:
+    adapter = find_adapter(payload.runtime)
+    if adapter is None:
+        message = f"payload.runtime: there is no adapter for '{payload.runtime}'"
+        raise _Refused(FailureCategory.DEPENDENCY_ERROR, FailureCode.UNKNOWN_RUNTIME, message)
+    return adapter
+
+
+def _prepare(adapter: RuntimeAdapter, payload: JobPayload, environment: Environment) -> Work:
+    try:
+        work = adapter.prepare(payload)
+    except ValidationError as error:
+        raise _Refused(FailureCategory.VALIDATION_ERROR, FailureCode.INVALID_PAYLOAD, str(error)) from error
+    path = environment.variables["PATH"]
+    missing = [program for program in work.requires if shutil.which(program, path=path) is None]
+    if missing:
+        message = f"the runtime '{adapter.name}' needs {', '.join(missing)}, which this host does not have"
+        raise _Refused(FailureCategory.DEPENDENCY_ERROR, FailureCode.PROGRAM_MISSING, message)
+    if payload.network:
+        raise _Refused(
+            FailureCategory.VALIDATION_ERROR,
+            FailureCode.INVALID_PAYLOAD,
+            "payload.network: this executor grants no network",
+        )
+    return work
+
+
+def _report(ended: Ended) -> Report:
+    return Report(
+        exit_code=ended.exit.exit_code,
+        result=ended.result,
+        stdout=ended.capture.text("stdout"),
+        stderr=ended.capture.text("stderr"),
+    )
+
+
+def _artifact_limits(payload: JobPayload) -> ArtifactLimits:
+    limits = payload.limits
+    return ArtifactLimits(
+        artifact_count=limits.artifact_count,
+        artifact_total_bytes=limits.artifact_total_bytes,
+        file_size_bytes=limits.file_size_bytes,
+        files=limits.files,
+    )
+
+
+def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, attempt: Attempt) -> JobUsage:
+    space = os.fstatvfs(attempt.outputs.fd)
+    outputs = 0 if findings.outputs is None else len(strict_json.canonical(findings.outputs))
+    return JobUsage(
+        wall_s=ended.exit.usage.wall_seconds,
+        cpu_s=ended.exit.usage.cpu_seconds,
+        peak_memory_bytes=ended.exit.usage.peak_memory_bytes,
+        largest_file_bytes=max((artifact.size_bytes for artifact in artifacts), default=0),
+        files=space.f_files - space.f_ffree,
+        scratch_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
+        stdout_bytes=ended.capture.seen_bytes("stdout"),
+        stderr_bytes=ended.capture.seen_bytes("stderr"),
+        outputs_bytes=outputs,
+        artifact_count=len(artifacts),
+        artifact_total_bytes=sum(artifact.size_bytes for artifact in artifacts),
+    )
+
+
+def _judge(
+    payload: JobPayload,
+    environment: Environment,
+    key: str,
+    began: _Clock,
+    ended: Ended,
+    findings: Findings,
+    collection: Collection,
+    artifacts: tuple[Artifact, ...],
+    usage: JobUsage,
+) -> JobResult:
+    """Decide what the end means (DESIGN, table of failures)."""
+    limit, failure = _failure(payload, ended, findings, collection, usage)
+    status = ExecutionStatus.COMPLETED
+    if failure is not None:
+        status = ExecutionStatus.TIMED_OUT if ended.timed_out else ExecutionStatus.FAILED
+        clean = _sanitizer(environment)
+        failure = _sanitized(failure, clean)
+    capture, limits = ended.capture, payload.limits
+    return JobResult(
+        job_id=payload.job_id,
+        status=status,
+        outputs=findings.outputs if failure is None else None,
+        stdout=BoundedText.of(
+            capture.kept("stdout"), max_bytes=limits.stdout_bytes, total_bytes=capture.seen_bytes("stdout")
+        ),
+        stderr=BoundedText.of(
+            capture.kept("stderr"), max_bytes=limits.stderr_bytes, total_bytes=capture.seen_bytes("stderr")
+        ),
+        exit_code=ended.exit.exit_code,
+        artifacts=artifacts,
+        rejected_artifacts=tuple(
+            RejectedArtifact(name=one.name, reason=one.detail) for one in collection.rejected
+        ),
+        usage=usage,
+        limit=limit,
+        failure=failure,
+        env_version=environment.env_version,
+        executor_version=praxis_sdk.__version__,
+        timings=began.timings(),
+        dedupe_key=key,
+    )
+
+
+def _failure(
+    payload: JobPayload, ended: Ended, findings: Findings, collection: Collection, usage: JobUsage
+) -> tuple[LimitName | None, JobFailure | None]:
+    exit_ = ended.exit
+    limit = ended.limit
+    message = ""
+    if limit is None and ended.result_too_long:
+        limit, message = LimitName.OUTPUTS, "the returned value is too long"
+    elif limit is None and collection.exceeded is not None:
+        limit, message = _LIMIT_OF_COLLECTION[collection.exceeded.limit], collection.exceeded.message
+    elif limit is None and usage.outputs_bytes > payload.limits.outputs_bytes:
+        limit, message = LimitName.OUTPUTS, "the returned value is too long"
+    if limit is not None:
+        allowed = getattr(payload.limits, limit)
+        shown = format_bytes(allowed) if limit.endswith("_bytes") else f"{allowed:g}"
+        text = message or f"ended by its limit {limit} of {shown}"
+        return limit, JobFailure(
+            category=FailureCategory.RESOURCE_LIMIT, code=CODE_OF_LIMIT[limit], message=text
+        )
+    if exit_.killed_by == "seccomp":
+        return None, JobFailure(
+            category=FailureCategory.SANDBOX_VIOLATION,
+            code=FailureCode.FORBIDDEN_SYSTEM_CALL,
+            message="made a forbidden system call and was killed",
+        )
+    if exit_.signal is not None:
+        return None, JobFailure(
+            category=FailureCategory.USER_CODE_ERROR,
+            code=FailureCode.KILLED_BY_SIGNAL,
+            message=f"ended by {signal.Signals(exit_.signal).name}",
+        )
+    if findings.code is not None or exit_.exit_code != 0:
+        code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
+        return None, JobFailure(
+            category=FailureCategory.USER_CODE_ERROR,
+            code=code,
+            message=findings.message or f"exited with code {exit_.exit_code}",
+            traceback=findings.traceback or None,
+        )
+    if collection.rejected_count:
+        first = collection.rejected[0]
+        return None, JobFailure(
+            category=FailureCategory.USER_CODE_ERROR,
+            code=FailureCode.INVALID_ARTIFACT,
+            message=f"{collection.rejected_count} outputs cannot be artifacts; '{first.name}': {first.detail}",
+        )
+    return None, None
+
+
+def _sanitized(failure: JobFailure, clean: Sanitizer) -> JobFailure:
+    """Return a failure whose texts name nothing of the host."""
+    traceback = clean.traceback(failure.traceback) if failure.traceback else None
+    return failure.model_copy(update={"message": clean.message(failure.message), "traceback": traceback})
+
+
+def _sanitizer(environment: Environment | None) -> Sanitizer:
+    paths = {} if environment is None else {str(path): "<environment>" for path in environment.bind_paths}
+    return Sanitizer(paths=paths, host_names=(os.uname().nodename,))

@@ -1,0 +1,172 @@
+"""What one job may use: defaults, bounds, and the forms in which people write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.sandbox import KilledBy
+from praxis_sdk.sandbox import Limits as SandboxLimits
+from praxis_sdk.units import parse_bytes, parse_seconds
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+_SIZE_PATTERN: Final = r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
+_DURATION_PATTERN: Final = r"^\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*([mM][sS]|[sSmMhHdD])?\s*$"
+
+
+class JobPart(BaseModel):
+    """What all records of jobs share: they never change, and fields of later minor versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def _read_size(value: object) -> object:
+    if isinstance(value, str):
+        if not re.fullmatch(_SIZE_PATTERN, value, re.ASCII):
+            raise ValueError("is not a size; write for example '512M' or a number of bytes")
+        return parse_bytes(value)
+    return _read_count(value)
+
+
+def _read_seconds(value: object) -> object:
+    if isinstance(value, str):
+        if not re.fullmatch(_DURATION_PATTERN, value, re.ASCII):
+            raise ValueError("is not a duration; write for example '90s' or a number of seconds")
+        return parse_seconds(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a duration such as '90s', or a number of seconds")
+    return value
+
+
+def _read_count(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+def _bytes_between(minimum: int, maximum: int) -> Any:
+    forms = [
+        {"type": "integer", "minimum": minimum, "maximum": maximum},
+        {"type": "string", "pattern": _SIZE_PATTERN},
+    ]
+    return (
+        Field(ge=minimum, le=maximum),
+        BeforeValidator(_read_size),
+        WithJsonSchema({"anyOf": forms}),
+    )
+
+
+def _seconds_to(maximum: float) -> Any:
+    forms = [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": maximum},
+        {"type": "string", "pattern": _DURATION_PATTERN},
+    ]
+    return (Field(gt=0, le=maximum), BeforeValidator(_read_seconds), WithJsonSchema({"anyOf": forms}))
+
+
+def _count_between(minimum: int, maximum: int) -> Any:
+    return (Field(ge=minimum, le=maximum), BeforeValidator(_read_count))
+
+
+class JobLimits(JobPart):
+    """The limits of one job; every one is always on, and each is a number in every result's usage.
+
+    Sizes are bytes or text such as '512M' (powers of 1024), durations seconds or text such as '90s'.
+    """
+
+    wall_s: Annotated[float, *_seconds_to(24 * 3600)] = Field(
+        60.0, description="Time from the start of the work to its end, in seconds."
+    )
+    cpu_s: Annotated[float, *_seconds_to(7 * 24 * 3600)] = Field(
+        60.0, description="Processor time of all processes together, in seconds."
+    )
+    memory_bytes: Annotated[int, *_bytes_between(16 * MIB, 1 << 40)] = Field(
+        1 * GIB, description="Memory of all processes and of the scratch space."
+    )
+    processes: Annotated[int, *_count_between(1, 32_768)] = Field(
+        128, description="Processes and threads at once."
+    )
+    file_size_bytes: Annotated[int, *_bytes_between(4 * KIB, 1 << 40)] = Field(
+        256 * MIB, description="The largest single file."
+    )
+    files: Annotated[int, *_count_between(64, 4_000_000)] = Field(
+        16_384, description="Files and folders in the scratch space."
+    )
+    scratch_bytes: Annotated[int, *_bytes_between(64 * KIB, 1 << 40)] = Field(
+        512 * MIB, description="All that is written to the scratch space, together."
+    )
+    stdout_bytes: Annotated[int, *_bytes_between(1 * KIB, 64 * MIB)] = Field(
+        1 * MIB, description="Standard output; a job that writes more is ended."
+    )
+    stderr_bytes: Annotated[int, *_bytes_between(1 * KIB, 64 * MIB)] = Field(
+        1 * MIB, description="Standard error; a job that writes more is ended."
+    )
+    outputs_bytes: Annotated[int, *_bytes_between(1 * KIB, 16 * MIB)] = Field(
+        1 * MIB, description="The returned JSON value, as JSON."
+    )
+    artifact_count: Annotated[int, *_count_between(0, 10_000)] = Field(
+        64, description="Artifacts that the job may leave."
+    )
+    artifact_total_bytes: Annotated[int, *_bytes_between(1, 1 << 40)] = Field(
+        256 * MIB, description="All artifacts together."
+    )
+
+    def for_sandbox(self) -> SandboxLimits:
+        """Return what the kernel enforces; wall clock, streams, outputs and artifacts are the executor's."""
+        return SandboxLimits(
+            cpu_seconds=max(self.cpu_s, 0.001),
+            memory_bytes=self.memory_bytes,
+            processes=self.processes,
+            file_size_bytes=self.file_size_bytes,
+            scratch_bytes=self.scratch_bytes,
+            scratch_inodes=self.files,
+        )
+
+    def check_within(self, ceiling: JobLimits) -> None:
+        """Refuse limits above those that the operator of this executor grants.
+
+        Raises:
+            ValidationError: one is higher; the message names it.
+        """
+        for name in type(self).model_fields:
+            asked, granted = getattr(self, name), getattr(ceiling, name)
+            if asked > granted:
+                raise ValidationError(
+                    f"payload.limits.{name}: {asked} is more than the {granted} that this executor grants",
+                    remedy="ask for less, or have the operator raise it",
+                )
+
+
+class LimitName(StrEnum):
+    """The limits that can end a job, by the names under which a payload sets them."""
+
+    WALL = "wall_s"
+    CPU = "cpu_s"
+    MEMORY = "memory_bytes"
+    PROCESSES = "processes"
+    FILE_SIZE = "file_size_bytes"
+    FILES = "files"
+    SCRATCH = "scratch_bytes"
+    STDOUT = "stdout_bytes"
+    STDERR = "stderr_bytes"
+    OUTPUTS = "outputs_bytes"
+    ARTIFACT_COUNT = "artifact_count"
+    ARTIFACT_TOTAL = "artifact_total_bytes"
+
+
+# What the kernel enforced -> the limit behind it; a forbidden system call ('seccomp') is not a limit.
+LIMIT_OF_KILL: Final[Mapping[KilledBy, LimitName]] = {
+    "memory": LimitName.MEMORY,
+    "processes": LimitName.PROCESSES,
+    "cpu": LimitName.CPU,
+    "file_size": LimitName.FILE_SIZE,
+    "scratch": LimitName.SCRATCH,
+}

@@ -1,0 +1,458 @@
+"""The job payload: everything that one job is, and nothing that depends on where it runs (spec 3, 9.1).
+
+Unknown optional fields are ignored, required ones are enforced, an unknown major version is refused with
+one clear line (spec 3, section 10). All of it is a stranger's data: `parse_payload` bounds it before it
+looks at it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+import pydantic
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictStr,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.problems import field_name, one_line
+from praxis_sdk.jobs import strict_json
+from praxis_sdk.jobs.limits import JobLimits, JobPart
+from praxis_sdk.jobs.network import HOST_PATTERN, MAX_HOSTS, NetworkHost, parse_host
+
+SCHEMA_MAJOR: Final = 1
+SCHEMA_VERSION: Final = "1.0"
+
+MAX_PAYLOAD_BYTES: Final = 16 << 20
+MAX_DOCUMENT_DEPTH: Final = strict_json.MAX_DEPTH + 8  # what is around a value of the greatest depth
+MAX_CODE_BYTES: Final = 1 << 20
+MAX_FILES: Final = 256
+MAX_FILES_BYTES: Final = 8 << 20
+MAX_INPUTS: Final = 256
+MAX_INPUTS_BYTES: Final = 8 << 20
+MAX_PARAMETERS_BYTES: Final = 1 << 20
+MAX_ARGUMENTS: Final = 1024
+MAX_ARGUMENT_BYTES: Final = 128 << 10
+MAX_COMMAND_BYTES: Final = 1 << 20
+MAX_LABELS: Final = 64
+
+DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
+COMMAND_RUNTIME: Final = "command"
+
+_PATH_PART: Final = r"[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]"
+_PATH_PATTERN: Final = rf"^(?!\.{{1,2}}(/|$))({_PATH_PART}+/(?!\.{{1,2}}(/|$)))*{_PATH_PART}+$"
+_BASE64_PATTERN: Final = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_NO_NUL: Final = r"^[^\x00]*$"
+_MAX_PATH_BYTES: Final = 1024
+_MAX_PART_BYTES: Final = 255
+_MAX_PATH_PARTS: Final = 16
+
+
+def _check_path(value: object) -> object:
+    """Accept only a relative path that stays below where it is put, whatever reads it."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    shown = ascii(value[:80])
+    if value.startswith("/") or "\\" in value:
+        raise ValueError(f"{shown} must be a relative path with '/' between its parts")
+    parts = value.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{shown} has an empty part, '.' or '..'")
+    if not re.fullmatch(_PATH_PATTERN, value):
+        raise ValueError(f"{shown} holds a control character")
+    if len(parts) > _MAX_PATH_PARTS or len(value.encode("utf-8", "surrogatepass")) > _MAX_PATH_BYTES:
+        raise ValueError(f"{shown} is longer than {_MAX_PATH_PARTS} parts or {_MAX_PATH_BYTES} bytes")
+    if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_PART_BYTES for part in parts):
+        raise ValueError(f"{shown} has a part longer than {_MAX_PART_BYTES} bytes")
+    return value
+
+
+def _check_base64(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError("is not base64") from error
+    return value
+
+
+def _check_host(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be text such as 'data.example.org' or 'data.example.org:8443'")
+    return str(parse_host(value))
+
+
+def _no_nul(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character")
+    return value
+
+
+def _text_schema(**schema: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", **schema})
+
+
+Digest = Annotated[StrictStr, Field(pattern=DIGEST_PATTERN)]
+# The forms of a content; null is none of them.
+OneText = Annotated[StrictStr, _text_schema()]
+OneBase64 = Annotated[
+    StrictStr,
+    BeforeValidator(_check_base64),
+    _text_schema(contentEncoding="base64", pattern=_BASE64_PATTERN),
+]
+OneDigest = Annotated[Digest, _text_schema(pattern=DIGEST_PATTERN)]
+RelativePath = Annotated[
+    StrictStr,
+    BeforeValidator(_check_path),
+    _text_schema(pattern=_PATH_PATTERN, maxLength=_MAX_PATH_BYTES),
+]
+InputName = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Word = Annotated[StrictStr, Field(max_length=MAX_ARGUMENT_BYTES, pattern=_NO_NUL)]
+Host = Annotated[StrictStr, BeforeValidator(_check_host), _text_schema(pattern=HOST_PATTERN, maxLength=300)]
+SchemaVersion = Annotated[StrictStr, Field(pattern=rf"^{SCHEMA_MAJOR}\.[0-9]{{1,6}}$")]
+JobId = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
+RuntimeName = Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+EnvironmentName = Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=64)]
+EnvironmentVersion = Annotated[
+    StrictStr, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*-[0-9a-f]{12}$", max_length=80)
+]
+Label = Annotated[StrictStr, Field(max_length=1024, pattern=_NO_NUL)]
+
+
+def _exactly_one(*names: str) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in names]})
+
+
+def _content_schema(schema: dict[str, Any]) -> None:
+    """Add the short form of a file, plain text, to the schema of the long one."""
+    description = schema.pop("description")
+    long = {**schema, "oneOf": [{"required": ["text"]}, {"required": ["base64"]}]}
+    schema.clear()
+    schema.update(description=description, anyOf=[{"type": "string"}, long])
+
+
+class FileContent(JobPart):
+    """The content of one file: text (UTF-8) or base64 bytes, exactly one of them; plain text will do too."""
+
+    model_config = ConfigDict(json_schema_extra=_content_schema)
+
+    text: OneText | None = None
+    base64: OneBase64 | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return {"text": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if len(self.model_fields_set) != 1 or (self.text is None and self.base64 is None):
+            raise ValueError("must have exactly one of 'text' and 'base64'")
+        return self
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+    def content(self) -> bytes:
+        """Return the bytes of the file."""
+        return _decode(self.text, self.base64)
+
+
+class JobInput(JobPart):
+    """One named input, by value or by digest: exactly one of the four fields.
+
+    `value` reaches the work as a JSON value. The other three are three ways to say the same bytes (text as
+    UTF-8), and reach it as those bytes; so they are one and the same for the dedupe key.
+    """
+
+    model_config = _exactly_one("value", "text", "base64", "digest")
+
+    value: JsonValue = None
+    text: OneText | None = None
+    base64: OneBase64 | None = None
+    digest: OneDigest | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        name = next(iter(self.model_fields_set), "")
+        if len(self.model_fields_set) != 1 or (name != "value" and getattr(self, name) is None):
+            raise ValueError("must have exactly one of 'value', 'text', 'base64' and 'digest'")
+        return self
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+    @property
+    def kind(self) -> Literal["json", "bytes"]:
+        """Whether the work receives a JSON value or bytes."""
+        return "json" if "value" in self.model_fields_set else "bytes"
+
+    def content(self) -> bytes | None:
+        """Return the bytes (of a JSON value: its canonical form); None for an input by digest."""
+        if self.kind == "json":
+            return strict_json.canonical(self.value)
+        return None if self.digest is not None else _decode(self.text, self.base64)
+
+    def content_digest(self) -> str:
+        """Return 'sha256:...' of the bytes, whether or not they are here."""
+        content = self.content()
+        return self.digest or "" if content is None else sha256_of(content)
+
+
+class Provenance(JobPart):
+    """Where a job comes from; kept with its result, and no part of what the job is."""
+
+    document_revision: Label | None = None
+    object_id: Label | None = None
+    labels: dict[Annotated[StrictStr, Field(min_length=1, max_length=128)], Label] = Field(
+        default_factory=dict, max_length=MAX_LABELS
+    )
+
+
+_NULL: Final = {"type": "null"}
+_KINDS_OF_WORK: Final[dict[str, Any]] = {
+    "if": {"properties": {"runtime": {"const": COMMAND_RUNTIME}}},
+    "then": {
+        "required": ["command"],
+        "properties": {"command": {"type": "array"}, "code": _NULL, "entrypoint": _NULL},
+    },
+    "else": {
+        "properties": {"command": _NULL},
+        "oneOf": [
+            {
+                "required": ["code"],
+                "properties": {"code": {"type": "string"}, "files": _NULL, "entrypoint": _NULL},
+            },
+            {
+                "required": ["files", "entrypoint"],
+                "properties": {
+                    "files": {"type": "object"},
+                    "entrypoint": {"type": "string"},
+                    "code": _NULL,
+                },
+            },
+        ],
+    },
+}
+
+
+class JobPayload(JobPart):
+    """One job.
+
+    The work itself is exactly one of `code`, `files` with an `entrypoint`, or (for the runtime `command`) a
+    `command`, with or without `files`.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_KINDS_OF_WORK)
+
+    schema_version: SchemaVersion = Field(
+        description="Version of this schema; minor versions are compatible."
+    )
+    job_id: JobId = Field(description="Name of the job, chosen by whoever submits it.")
+    runtime: RuntimeName = Field(description="Adapter that runs it: 'python', 'latex', 'command', ...")
+    code: StrictStr | None = Field(None, description="The source, at most 1 MiB.")
+    files: dict[RelativePath, FileContent] | None = Field(
+        None, min_length=1, max_length=MAX_FILES, description="Source files by relative path, at most 8 MiB."
+    )
+    entrypoint: RelativePath | None = Field(None, description="The one of `files` to run.")
+    command: list[Word] | None = Field(
+        None, min_length=1, max_length=MAX_ARGUMENTS, description="Program and arguments."
+    )
+    inputs: dict[InputName, JobInput] = Field(
+        default_factory=dict, max_length=MAX_INPUTS, description="Inputs by name, by value or by digest."
+    )
+    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Any JSON object.")
+    limits: JobLimits = Field(default_factory=JobLimits, description="What the job may use.")
+    env: EnvironmentName = Field("base", description="Name of the environment.")
+    env_version: EnvironmentVersion | None = Field(
+        None, description="The exact environment; the job is refused where it cannot be had."
+    )
+    provenance: Provenance = Field(default_factory=lambda: Provenance())
+    network: list[Host] = Field(
+        default_factory=list,
+        max_length=MAX_HOSTS,
+        description="Hosts that the job may reach, as 'name' or 'name:port'; exact and public ones only.",
+    )
+    fresh: StrictBool = Field(False, description="Run it even where the result of an equal job is known.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "schema_version" in data:
+            check_schema_version("payload", data["schema_version"])
+        return data
+
+    @field_validator("code")
+    @classmethod
+    def _code_is_bounded(cls, code: str | None) -> str | None:
+        if code is not None and len(code.encode()) > MAX_CODE_BYTES:
+            raise ValueError(f"larger than the limit of {MAX_CODE_BYTES} bytes")
+        return code
+
+    @field_validator("files")
+    @classmethod
+    def _files_are_bounded(cls, files: dict[str, FileContent] | None) -> dict[str, FileContent] | None:
+        if files is None:
+            return None
+        folders = {path[:i] for path in files for i, char in enumerate(path) if char == "/"}
+        both = next((path for path in files if path in folders), None)
+        if both is not None:
+            raise ValueError(f"{both[:80]!a} is both a file and a folder")
+        if sum(_size(file.text, file.base64) for file in files.values()) > MAX_FILES_BYTES:
+            raise ValueError(f"together larger than the limit of {MAX_FILES_BYTES} bytes")
+        return files
+
+    @field_validator("command")
+    @classmethod
+    def _command_is_bounded(cls, command: list[str] | None) -> list[str] | None:
+        if command is not None and not command[0]:
+            raise ValueError("names no program")
+        if command is not None and sum(len(word.encode()) + 1 for word in command) > MAX_COMMAND_BYTES:
+            raise ValueError(f"larger than the limit of {MAX_COMMAND_BYTES} bytes")
+        return command
+
+    @field_validator("inputs")
+    @classmethod
+    def _inputs_are_bounded(cls, inputs: dict[str, JobInput]) -> dict[str, JobInput]:
+        total = 0
+        for one in inputs.values():
+            if one.kind == "json":
+                total += len(strict_json.canonical(one.value))
+            else:
+                total += _size(one.text, one.base64)
+        if total > MAX_INPUTS_BYTES:
+            raise ValueError(f"together larger than {MAX_INPUTS_BYTES} bytes; hand large data over by digest")
+        return inputs
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_are_bounded(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        if len(strict_json.canonical(parameters)) > MAX_PARAMETERS_BYTES:
+            raise ValueError(f"larger than the limit of {MAX_PARAMETERS_BYTES} bytes; use an input")
+        return parameters
+
+    @field_validator("network")
+    @classmethod
+    def _hosts_are_a_set(cls, network: list[str]) -> list[str]:
+        return sorted(set(network))
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_work(self) -> Self:
+        if self.runtime == COMMAND_RUNTIME:
+            if self.command is None or self.code is not None or self.entrypoint is not None:
+                raise ValueError("runtime 'command' takes 'command', and neither 'code' nor 'entrypoint'")
+        elif self.command is not None:
+            raise ValueError(f"'command' is for the runtime 'command', not for {self.runtime!r}")
+        elif (self.code is None) == (self.files is None):
+            raise ValueError("must have exactly one of 'code' and 'files'")
+        elif (self.files is None) != (self.entrypoint is None):
+            raise ValueError("'files' and 'entrypoint' go together")
+        elif self.files is not None and self.entrypoint not in self.files:
+            raise ValueError("'entrypoint' is none of 'files'")
+        if self.env_version is not None and self.env_version.rsplit("-", 1)[0] != self.env:
+            raise ValueError(f"'env_version' is not a version of the environment {self.env!r}")
+        return self
+
+    def input_digests(self) -> dict[str, str]:
+        """Return 'sha256:...' of the bytes of every input, by name."""
+        return {name: one.content_digest() for name, one in self.inputs.items()}
+
+    def granted_hosts(self) -> tuple[NetworkHost, ...]:
+        """Return the network grant, host and port apart."""
+        return tuple(parse_host(host) for host in self.network)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the payload as JSON values, without what was not given."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def parse_payload(data: bytes | Mapping[str, Any]) -> JobPayload:
+    """Read a payload from a stranger.
+
+    Args:
+        data: a JSON document in UTF-8, or the values of one.
+
+    Raises:
+        ValidationError: it is not acceptable; the message is one line and names the field.
+    """
+    try:
+        if isinstance(data, bytes):
+            data = strict_json.parse(data, max_bytes=MAX_PAYLOAD_BYTES, max_depth=MAX_DOCUMENT_DEPTH)
+        else:
+            strict_json.check(data, max_depth=MAX_DOCUMENT_DEPTH)
+    except strict_json.UnsoundJson as error:
+        raise ValidationError(f"{field_name(('payload', *error.path))}: {error}") from error
+    if not isinstance(data, Mapping):
+        raise ValidationError("payload: must be a JSON object")
+    try:
+        return JobPayload.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise ValidationError(first_problem("payload", error)) from error
+
+
+def first_problem(document: str, error: pydantic.ValidationError) -> str:
+    """Write what pydantic found first as one line: 'payload.limits.files: must be a whole number'."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = tuple(part for part in first["loc"] if part != "[key]")
+    message = _PLAIN_WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    more = error.error_count() - 1
+    counted = f"; and {more} more problem{'s' if more > 1 else ''}" if more else ""
+    return f"{field_name((document, *path))}: {one_line(message)}{counted}"
+
+
+_PLAIN_WORDS: Final = {
+    "missing": "is missing",
+    "model_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "string_pattern_mismatch": "is not in the form that this field has",
+}
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the digest of some bytes as payloads write it: 'sha256:<64 hex digits>'."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def check_schema_version(document: str, version: object) -> None:
+    """Refuse a version of which the major part is not ours (spec 3, section 10.1).
+
+    Raises:
+        ValueError: it is not a version, or not one that this executor understands.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})\.[0-9]{1,6}", version, re.ASCII) if isinstance(version, str) else None
+    if match is None:
+        raise ValueError("'schema_version' must be text such as '1.0'")
+    if int(match[1]) != SCHEMA_MAJOR:
+        raise ValueError(
+            f"'schema_version' {version} is not supported; this executor reads {document}s of {SCHEMA_MAJOR}.x"
+        )
+
+
+def _decode(text: str | None, encoded: str | None) -> bytes:
+    return (text or "").encode() if encoded is None else base64.b64decode(encoded)
+
+
+def _size(text: str | None, encoded: str | None) -> int:
+    """Return the size of a content in bytes, without decoding it."""
+    if encoded is not None:
+        return len(encoded) // 4 * 3 - encoded[-2:].count("=")
+    return len((text or "").encode())
