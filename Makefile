@@ -22,9 +22,11 @@ help: ## List the tasks
 	@echo "Praxis: make TASK"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
 
-demo: system-packages-demo $(ENVIRONMENT) ## Set up what is missing, then run a tool on every engine of this machine
+demo: system-packages-demo $(ENVIRONMENT) ## Set up what is missing, then run a tool on every engine, and a scientific job
 	@echo "demo: running examples/demo.py"
 	@$(BIN)/python scripts/with_docker.py --optional $(BIN)/python examples/demo.py $(ARGUMENTS)
+	@echo "demo: running examples/demo_science.py"
+	@$(BIN)/python examples/demo_science.py
 
 test: system-packages-test $(ENVIRONMENT) ## Set up what is missing, then run all tests (make test ARGUMENTS="-k docker")
 	@echo "test: running pytest on tests/"

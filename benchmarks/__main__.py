@@ -1,4 +1,4 @@
-"""Runs the benchmark suites: `python -m benchmarks [--rounds N] [--json]`."""
+"""Runs the benchmark suites: `python -m benchmarks [SUITE ...] [--rounds N] [--json]`."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ import logging
 import sys
 
 import structlog
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import tools
+from benchmarks import jobs, tools
 from benchmarks.harness import Comparison, conditions, keep, measure
+
+SUITES = {"tools": tools, "jobs": jobs}
 
 out = Console(highlight=False, stderr=True)
 
 
-def show(comparisons: list[Comparison]) -> None:
+def show(title: str, comparisons: list[Comparison]) -> None:
     """Print a suite's figures."""
-    table = Table(title="no-op tool, from request to result", title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("case", "compared with"):
         table.add_column(column)
-    for column in ("median", "worst", "ratio", "range over rounds", "aim"):
+    for column in ("median", "ratio", "over rounds", "aim"):
         table.add_column(column, justify="right")
     for one in comparisons:
-        ratio = aim = span = ""
+        figures = one.figures
+        ratio = span = ""
         if one.ratio is not None:
             ratio, span = f"{one.ratio:.2f}x", f"{one.lowest:.2f} to {one.highest:.2f}"
-            good = one.figures.aim is None or one.ratio <= one.figures.aim
-            aim = f"{one.figures.aim:g}x {'reached' if good else 'missed'}" if one.figures.aim else ""
-        worst = max(one.figures.worst_ms)
-        table.add_row(
-            one.figures.case,
-            one.figures.peer or "",
-            f"{one.figures.median_ms:.2f} ms",
-            f"{worst:.1f} ms",
-            ratio,
-            span,
-            aim,
+        bound = (
+            f"<= {figures.aim:g}x" if figures.aim else f">= {figures.at_least:g}x" if figures.at_least else ""
         )
+        aim = "" if one.reached is None else f"{bound} {'reached' if one.reached else 'missed'}"
+        cost = f"{figures.median_ms:.2f} ms" if figures.callers == 1 else f"{1000 / figures.median_ms:.0f}/s"
+        table.add_row(figures.case, figures.peer or "", cost, ratio, span, aim)
     out.print(table)
 
 
-async def run(rounds: int) -> list[Comparison]:
-    """Measure and keep the suite of tools."""
+async def run(suite: str, rounds: int) -> list[Comparison]:
+    """Measure and keep one suite."""
+    module = SUITES[suite]
     setting = conditions()
-    async with tools.cases() as (cases, missing):
+    out.print(f"[bold]{suite}:[/] {module.TITLE}")
+    async with module.cases() as (cases, missing):
         comparisons = await measure(cases, rounds, lambda line: out.print(f"[dim]{line}"))
-    show(comparisons)
+        missing = [*missing]
+    show(module.TITLE, comparisons)
     for line in missing:
-        out.print(f"[yellow]not measured:[/] {line}")
-    path = keep("tools", comparisons, setting, missing)
+        out.print(f"[yellow]note:[/] {line}")
+    path = keep(suite, comparisons, setting, missing)
     out.print(f"kept in {path.relative_to(path.parent.parent.parent)}")
     return comparisons
 
@@ -60,13 +61,19 @@ async def run(rounds: int) -> list[Comparison]:
 def main() -> int:
     """Run the benchmarks; the figures are the result, so the exit status is 0 whatever they are."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument(
+        "suites", nargs="*", choices=[*SUITES, []], help=f"any of {', '.join(SUITES)}; all unless given"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all cases in turn (default 5)")
     parser.add_argument("--json", action="store_true", help="print name and ratio of each case as JSON")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    comparisons = asyncio.run(run(arguments.rounds))
+    ratios: dict[str, float | None] = {}
+    for suite in arguments.suites or SUITES:
+        comparisons = asyncio.run(run(suite, arguments.rounds))
+        ratios |= {one.figures.case: one.ratio for one in comparisons}
     if arguments.json:
-        json.dump({one.figures.case: one.ratio for one in comparisons}, sys.stdout)
+        json.dump(ratios, sys.stdout)
     return 0
 
 

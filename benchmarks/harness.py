@@ -6,6 +6,7 @@ measured in the same round, and its median is what counts. Absolute times are pr
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ class Case:
         peer: the name of the case that it is compared with; None for a peer itself.
         aim: the highest ratio that counts as good; None where nothing was promised.
         calls: pieces of work in a round.
+        callers: how many are under way at once; with more than one, what counts is the rate.
+        at_least: the lowest ratio of rates that counts as good.
     """
 
     name: str
@@ -35,15 +38,19 @@ class Case:
     peer: str | None = None
     aim: float | None = None
     calls: int = 20
+    callers: int = 1
+    at_least: float | None = None
 
 
 @dataclass
 class Figures:
-    """What a case cost: one entry per round, in milliseconds."""
+    """What a case cost: one entry per round, in milliseconds per piece of work."""
 
     case: str
     peer: str | None
     aim: float | None
+    at_least: float | None
+    callers: int
     medians_ms: list[float] = field(default_factory=list)
     worst_ms: list[float] = field(default_factory=list)
 
@@ -55,40 +62,70 @@ class Figures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case beside its peer."""
+    """A case beside its peer: the ratio of times, or of rates where several callers were served."""
 
     figures: Figures
     ratio: float | None
     lowest: float | None
     highest: float | None
 
+    @property
+    def reached(self) -> bool | None:
+        """Whether the aim was reached; None where there is none or nothing to compare with."""
+        if self.ratio is None:
+            return None
+        if self.figures.aim is not None:
+            return self.ratio <= self.figures.aim
+        return None if self.figures.at_least is None else self.ratio >= self.figures.at_least
+
 
 async def measure(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> list[Comparison]:
     """Measure cases in turn, `rounds` times, after one call of each to warm up."""
-    figures = {case.name: Figures(case.name, case.peer, case.aim) for case in cases}
+    figures = {
+        case.name: Figures(case.name, case.peer, case.aim, case.at_least, case.callers) for case in cases
+    }
     for case in cases:
         await case.call()
     for number in range(1, rounds + 1):
         say(f"round {number} of {rounds}")
         taken: dict[str, list[float]] = {case.name: [] for case in cases}
         # Call by call in turn, not case by case: a slow second is then nobody's alone.
-        for turn in range(max(case.calls for case in cases)):
-            for case in cases:
+        single = [case for case in cases if case.callers == 1]
+        for turn in range(max((case.calls for case in single), default=0)):
+            for case in single:
                 if turn < case.calls:
                     began = time.perf_counter()
                     await case.call()
                     taken[case.name].append((time.perf_counter() - began) * 1000)
+        for case in cases:
+            if case.callers > 1:
+                taken[case.name] = [await _served(case)]
         for name, times in taken.items():
             figures[name].medians_ms.append(statistics.median(times))
             figures[name].worst_ms.append(max(times))
     return [_compare(figures[case.name], figures) for case in cases]
 
 
+async def _served(case: Case) -> float:
+    """Serve several callers at once; returns the milliseconds per piece of work, the inverse of the rate."""
+    left = case.calls
+
+    async def caller() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await case.call()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(case.callers)))
+    return (time.perf_counter() - began) * 1000 / case.calls
+
+
 def _compare(mine: Figures, all_figures: dict[str, Figures]) -> Comparison:
     if mine.peer is None or mine.peer not in all_figures:
         return Comparison(mine, None, None, None)
     theirs = all_figures[mine.peer].medians_ms
-    ratios = [a / b for a, b in zip(mine.medians_ms, theirs, strict=True)]
+    ratios = [a / b if mine.callers == 1 else b / a for a, b in zip(mine.medians_ms, theirs, strict=True)]
     return Comparison(mine, statistics.median(ratios), min(ratios), max(ratios))
 
 
@@ -119,6 +156,7 @@ def keep(
             "median_ms": one.figures.median_ms,
             "ratio": one.ratio,
             "range": [one.lowest, one.highest],
+            "reached": one.reached,
         }
         for one in comparisons
     ]

@@ -15,6 +15,7 @@ from praxis_sdk.execution.engine import DockerSDKExecutionEngine, LocalExecution
 
 IMAGE = "python:3.11-slim"
 NO_OP = "/bin/true"
+TITLE = "a no-op tool on each engine, from request to result"
 BWRAP = [
     "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
     "--clearenv", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink",
@@ -64,6 +65,11 @@ async def cases() -> AsyncIterator[tuple[list[Case], list[str]]]:
         else:
             missing.append("bwrap: not installed")
         found.append(Case("praxis sandbox", run_sandbox, peer="bwrap", aim=1.0))
+        if shutil.which("bwrap"):
+            found.append(Case("bwrap, 8 callers", lambda: spawn(*BWRAP, NO_OP), calls=80, callers=8))
+            found.append(
+                Case("praxis sandbox, 8 callers", run_sandbox, peer="bwrap, 8 callers", calls=80, callers=8)
+            )
         docker = await stack.enter_async_context(_docker_cases())
         if isinstance(docker, str):
             missing.append(docker)

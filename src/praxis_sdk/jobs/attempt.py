@@ -7,22 +7,20 @@ streams. Whatever ends the attempt, the sandbox is dead when `run` returns.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any, Final, Self
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.execution.context import OutputListener
 from praxis_sdk.execution.output import OutputCapture, PipeReader
-from praxis_sdk.jobs import harness
-from praxis_sdk.jobs.environments import Environment
+from praxis_sdk.jobs import harness, strict_json
 from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
-from praxis_sdk.sandbox import Bind, Harvest, Launcher, Policy, Sandbox, SandboxExit
+from praxis_sdk.jobs.payload import MAX_DOCUMENT_DEPTH
+from praxis_sdk.sandbox import Harvest, Launcher, Policy, Sandbox, SandboxExit
 
-HARNESS_FILE: Final = "/praxis/harness.py"
 _RESULT: Final = (harness.RESULT_FOLDER, harness.RESULT_FILE)
 _KILL_BOUND_S: Final = 30.0
 _ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it escaped
@@ -39,6 +37,7 @@ class Ended:
         capture: what it wrote.
         result: the harness's result; None where there is none or it is damaged.
         result_too_long: the result exceeded its limit.
+        result_problem: why what was left as a result is none; "" where nothing is wrong with it.
     """
 
     exit: SandboxExit
@@ -47,6 +46,7 @@ class Ended:
     capture: OutputCapture
     result: Mapping[str, Any] | None = None
     result_too_long: bool = False
+    result_problem: str = ""
 
 
 @dataclass
@@ -54,7 +54,6 @@ class Attempt:
     """A fresh sandbox for one piece of work; use it as a context, which destroys it."""
 
     launcher: Launcher
-    environment: Environment
     limits: JobLimits
     listener: OutputListener | None = None
     _sandbox: Sandbox | None = None
@@ -89,13 +88,15 @@ class Attempt:
         assert self._sandbox is not None
         exit_, timed_out = await self._until_end(self._sandbox, capture)
         limit = LIMIT_OF_KILL.get(exit_.killed_by) if exit_.killed_by else None
+        if limit is LimitName.SCRATCH and os.fstatvfs(self.outputs.fd).f_favail == 0:
+            limit = LimitName.FILES  # the scratch space has two limits
         if timed_out:
             limit = LimitName.WALL
         elif capture.overflowed.is_set():
             over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
             limit = LimitName.STDOUT if over else LimitName.STDERR
-        result, too_long = await asyncio.to_thread(self._read_result)
-        return Ended(exit_, limit, timed_out, capture, result, too_long)
+        result, too_long, problem = await asyncio.to_thread(self._read_result)
+        return Ended(exit_, limit, timed_out, capture, result, too_long, problem)
 
     @property
     def outputs(self) -> Harvest:
@@ -111,17 +112,12 @@ class Attempt:
                 reader, writer = PipeReader.open_pipe(stream, capture)
                 self._readers.append(reader)
                 writers.append(writer)
-            shown = (Bind(path, str(path)) for path in self.environment.bind_paths)
-            self._sandbox = await self.launcher.spawn(
-                Policy(
-                    mounts=(*shown, Bind(Path(harness.__file__), HARNESS_FILE)),
-                    limits=self.limits.for_sandbox(),
-                ),
-                [*self.environment.command, HARNESS_FILE],
-                env={**self.environment.variables, **variables},
-                stdin=order.fileno(),
+            self._sandbox = await self.launcher.fork(
+                Policy(limits=self.limits.for_sandbox()),
+                order.fileno(),
                 stdout=writers[0],
                 stderr=writers[1],
+                variables=variables,
             )
         finally:
             for writer in writers:
@@ -149,27 +145,43 @@ class Attempt:
             overflowing.cancel()
             ending.cancel()
 
-    def _read_result(self) -> tuple[Mapping[str, Any] | None, bool]:
-        """Read the result file the way one opens what a stranger left: by descriptor, following nothing."""
-        folder, name = _RESULT
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _read_result(self) -> tuple[Mapping[str, Any] | None, bool, str]:
+        """Read the result file the way one opens what a stranger left: by descriptor, following nothing.
+
+        Returns:
+            The result, whether it is too long, and what else is wrong with it.
+        """
         most = self.limits.outputs_bytes * _ESCAPES + harness.MAX_TRACEBACK_CHARS * _ESCAPES + (64 << 10)
-        try:
-            folder_fd = os.open(folder, flags | os.O_DIRECTORY, dir_fd=self.outputs.fd)
-        except OSError:
-            return None, False
-        try:
-            file_fd = os.open(name, flags | os.O_NONBLOCK, dir_fd=folder_fd)
-        except OSError:
-            return None, False
-        finally:
-            os.close(folder_fd)
-        with open(file_fd, "rb") as file:
-            data = file.read(most + 1)
+        data = _read_below(self.outputs.fd, _RESULT, most + 1)
+        if data is None:
+            return None, False, ""
         if len(data) > most:
-            return None, True
+            return None, True, ""
         try:
-            document = json.loads(data)
-        except (ValueError, RecursionError):
-            return None, False
-        return (document if isinstance(document, dict) else None), False
+            document = strict_json.parse(data, max_bytes=most, max_depth=MAX_DOCUMENT_DEPTH)
+        except strict_json.UnsoundJson as error:
+            return None, False, str(error)
+        return (document, False, "") if isinstance(document, dict) else (None, False, "not a JSON object")
+
+
+def _read_below(folder_fd: int, path: tuple[str, str], max_bytes: int) -> bytes | None:
+    """Return the start of a regular file in a folder of a folder; None where there is none."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    folder, name = path
+    try:
+        inner_fd = os.open(folder, flags | os.O_DIRECTORY, dir_fd=folder_fd)
+    except OSError:
+        return None
+    try:
+        file_fd = os.open(name, flags, dir_fd=inner_fd)
+    except OSError:
+        return None
+    finally:
+        os.close(inner_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(file_fd).st_mode):  # a folder or a fifo can be opened, too
+            return None
+        with open(file_fd, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(file_fd)

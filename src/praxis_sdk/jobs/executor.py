@@ -37,6 +37,7 @@ from praxis_sdk.jobs.artifacts import (
 )
 from praxis_sdk.jobs.attempt import Attempt, Ended
 from praxis_sdk.jobs.dedupe import dedupe_key
+from praxis_sdk.jobs.environment_inspection import INSIDE
 from praxis_sdk.jobs.environments import Environment, EnvironmentMissing, EnvironmentStore
 from praxis_sdk.jobs.limits import LimitName
 from praxis_sdk.jobs.payload import JobPayload
@@ -52,8 +53,8 @@ from praxis_sdk.jobs.result import (
 )
 from praxis_sdk.jobs.results import ResultStore
 from praxis_sdk.jobs.sanitize import Sanitizer
+from praxis_sdk.jobs.stations import Station, Stations
 from praxis_sdk.log import get_logger
-from praxis_sdk.sandbox import Launcher
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from praxis_sdk.units import format_bytes
 
@@ -125,17 +126,13 @@ class JobExecutor:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._artifacts = artifacts
-        self._environments = environments
+        self._stations = Stations(environments)
         self._results = results
         self._now = now
-        self._launcher: Launcher | None = None
-        self._starting = asyncio.Lock()
 
     async def close(self) -> None:
         """End every sandbox; repeatable."""
-        launcher, self._launcher = self._launcher, None
-        if launcher is not None:
-            await launcher.close()
+        await self._stations.close()
 
     async def run(
         self,
@@ -181,13 +178,14 @@ class JobExecutor:
         key: str | None = None
         try:
             adapter = _adapter(payload)
-            environment = await self._environment(payload, on_progress)
+            station = await self._station(payload, on_progress)
+            environment = station.environment
             key = dedupe_key(payload, payload.input_digests(), environment.env_version, adapter.version)
             known = None if payload.fresh else await asyncio.to_thread(self._results.equal, key)
             if known is not None and await self._still_there(known):
                 return known.served_from_cache(payload.job_id, began.queued_at)
             work = _prepare(adapter, payload, environment)
-            return await self._run(payload, adapter, environment, work, key, began, on_output)
+            return await self._run(payload, adapter, station, work, key, began, on_output)
         except _Refused as refusal:
             return JobResult(
                 job_id=payload.job_id,
@@ -207,18 +205,14 @@ class JobExecutor:
         self,
         payload: JobPayload,
         adapter: RuntimeAdapter,
-        environment: Environment,
+        station: Station,
         work: Work,
         key: str,
         began: _Clock,
         on_output: OutputListener | None,
     ) -> JobResult:
         ended: Ended | None = None
-        async with (
-            _cleaned(adapter),
-            _held(self._environments, environment),
-            Attempt(await self._ready(), environment, payload.limits, on_output) as attempt,
-        ):
+        async with _cleaned(adapter), Attempt(station.launcher, payload.limits, on_output) as attempt:
 
             async def run(wanted: Work) -> Report:
                 nonlocal ended
@@ -230,7 +224,7 @@ class JobExecutor:
 
             report = await adapter.execute(work, run)
             assert ended is not None, "an adapter must have its work done"
-            findings = adapter.collect_outputs(payload, report)
+            findings = _checked(adapter.collect_outputs(payload, report))
             collection = Collection()
             if ended.limit is None and ended.exit.exit_code == 0:
                 collection = await asyncio.to_thread(
@@ -241,7 +235,7 @@ class JobExecutor:
                 )
             artifacts = await upload(collection, attempt.outputs.fd, self._artifacts)
             usage = _usage(ended, artifacts, findings, attempt)
-        return _judge(payload, environment, key, began, ended, findings, collection, artifacts, usage)
+        return _judge(payload, station.environment, key, began, ended, findings, collection, artifacts, usage)
 
     async def _order(self, payload: JobPayload, work: Work, key: str) -> Any:
         from praxis_sdk.jobs.order import write_order
@@ -259,28 +253,22 @@ class JobExecutor:
                 FailureCategory.VALIDATION_ERROR, FailureCode.INVALID_PAYLOAD, str(error)
             ) from error
 
-    async def _environment(self, payload: JobPayload, on_progress: Callable[[str], None]) -> Environment:
+    async def _station(self, payload: JobPayload, on_progress: Callable[[str], None]) -> Station:
         wanted = payload.env_version or payload.env
         try:
-            environment = await asyncio.to_thread(self._environments.ensure, wanted, say=on_progress)
+            station = await self._stations.get(wanted, on_progress)
         except EnvironmentMissing as error:
             raise _Refused(
                 FailureCategory.DEPENDENCY_ERROR, FailureCode.ENVIRONMENT_MISSING, str(error)
             ) from error
-        if environment.name != payload.env:
+        if station.environment.name != payload.env:
             message = f"payload.env_version: '{wanted}' is no version of the environment '{payload.env}'"
             raise _Refused(FailureCategory.VALIDATION_ERROR, FailureCode.ENVIRONMENT_MISMATCH, message)
-        return environment
+        return station
 
     async def _still_there(self, result: JobResult) -> bool:
         found = [await self._artifacts.stat(artifact.digest) for artifact in result.artifacts]
         return all(found)
-
-    async def _ready(self) -> Launcher:
-        async with self._starting:
-            if self._launcher is None:
-                self._launcher = await Launcher.start()
-            return self._launcher
 
 
 @contextlib.asynccontextmanager
@@ -289,12 +277,6 @@ async def _cleaned(adapter: RuntimeAdapter) -> AsyncIterator[None]:
         yield
     finally:
         adapter.cleanup()
-
-
-@contextlib.asynccontextmanager
-async def _held(environments: EnvironmentStore, environment: Environment) -> AsyncIterator[None]:
-    with environments.hold(environment):
-        yield
 
 
 def _adapter(payload: JobPayload) -> RuntimeAdapter:
@@ -330,7 +312,17 @@ def _report(ended: Ended) -> Report:
         result=ended.result,
         stdout=ended.capture.text("stdout"),
         stderr=ended.capture.text("stderr"),
+        result_problem=ended.result_problem,
     )
+
+
+def _checked(findings: Findings) -> Findings:
+    """Refuse outputs that no JSON can carry; the job may have written them past the harness."""
+    try:
+        strict_json.check(findings.outputs)
+    except strict_json.UnsoundJson as error:
+        return Findings(code=FailureCode.INVALID_RESULT, message=f"the result is no JSON data: {error}")
+    return findings
 
 
 def _artifact_limits(payload: JobPayload) -> ArtifactLimits:
@@ -434,7 +426,7 @@ def _failure(
         return None, JobFailure(
             category=FailureCategory.USER_CODE_ERROR,
             code=FailureCode.KILLED_BY_SIGNAL,
-            message=f"ended by {signal.Signals(exit_.signal).name}",
+            message=f"ended by {_signal_name(exit_.signal)}",
         )
     if findings.code is not None or exit_.exit_code != 0:
         code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
@@ -454,6 +446,13 @@ def _failure(
     return None, None
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+
+
 def _sanitized(failure: JobFailure, clean: Sanitizer) -> JobFailure:
     """Return a failure whose texts name nothing of the host."""
     traceback = clean.traceback(failure.traceback) if failure.traceback else None
@@ -461,5 +460,7 @@ def _sanitized(failure: JobFailure, clean: Sanitizer) -> JobFailure:
 
 
 def _sanitizer(environment: Environment | None) -> Sanitizer:
-    paths = {} if environment is None else {str(path): "<environment>" for path in environment.bind_paths}
+    paths = {INSIDE: "<environment>"}
+    if environment is not None:
+        paths |= {str(path): "<environment>" for path in environment.bind_paths}
     return Sanitizer(paths=paths, host_names=(os.uname().nodename,))

@@ -22,12 +22,14 @@ import linecache
 import math
 import os
 import random
+import signal
 import sys
 import traceback
 import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 RESULT_FOLDER = ".praxis"
@@ -35,7 +37,7 @@ RESULT_FILE = "result.json"
 MAX_HEADER_BYTES = 8 << 20
 MAX_TRACEBACK_CHARS = 20_000
 MAX_MESSAGE_CHARS = 4_000
-MAX_DEPTH = 100
+MAX_DEPTH = 64
 EXIT_NOT_FOUND = 127
 EXIT_NOT_EXECUTABLE = 126
 
@@ -110,6 +112,9 @@ def become(argv: list[str]) -> int:
 def run_python(order: dict[str, Any], folder: str) -> int:
     """Run Python code in a folder and write its result there; returns the exit code."""
     seed(order["seed"])
+    # Python ignores it, and what the limit on file sizes did would look like any failed write.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    watch_figures()
     sys.argv = [order["name"]]
     sys.path.insert(0, folder)  # files that came with the job can be imported
     result: dict[str, Any] = {}
@@ -125,7 +130,7 @@ def run_python(order: dict[str, Any], folder: str) -> int:
             artifacts = save_figures()
             result = {"value": jsonable(value, artifacts, "result", 0)}
     except BadValue as problem:
-        code, result = 1, {"bad_value": str(problem)[:MAX_MESSAGE_CHARS]}
+        code, result = 1, {"bad_value": storable(str(problem)[:MAX_MESSAGE_CHARS])}
     except BaseException as error:  # whatever the job raises is its own, and is told
         code, result = 1, {"error": describe(error, order["name"])}
     try:
@@ -187,47 +192,70 @@ def calls_main(node: ast.Expr) -> bool:
 def seed(value: int) -> None:
     """Give every generator that a fork would have copied a state of this job's own."""
     random.seed(value)
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed(value % (1 << 32))
+    when_imported("numpy.random", lambda module: module.seed(value % (1 << 32)))
+
+
+def watch_figures() -> None:
+    """Have figures remember that the job saved them."""
+
+    def wrap(module: Any) -> None:
+        save = module.Figure.savefig
+
+        def savefig(self: Any, *args: Any, **keywords: Any) -> Any:
+            self._praxis_saved = True
+            return save(self, *args, **keywords)
+
+        module.Figure.savefig = savefig
+
+    when_imported("matplotlib.figure", wrap)
+
+
+def when_imported(name: str, action: Callable[[Any], object]) -> None:
+    """Do something to a module: now where it is loaded, else as soon as it is."""
+    if name in sys.modules:
+        action(sys.modules[name])
     else:
-        sys.meta_path.insert(0, SeedNumpy(value))
+        sys.meta_path.insert(0, Watcher(name, action))
 
 
-class SeedNumpy:
-    """Seeds numpy's global generator where the job is the first to import it."""
+class Watcher:
+    """Acts on one module when the job is the first to import it."""
 
-    def __init__(self, value: int) -> None:
-        self.value = value
+    def __init__(self, name: str, action: Callable[[Any], object]) -> None:
+        self.name = name
+        self.action = action
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Let the real finders do the work, and seed behind them."""
-        if name != "numpy.random":
+        """Let the real finders do the work, and act behind them."""
+        if name != self.name:
             return None
         import importlib.util
 
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            run, value = spec.loader.exec_module, self.value
+            run, action = spec.loader.exec_module, self.action
 
-            def exec_and_seed(module: Any) -> None:
+            def exec_and_act(module: Any) -> None:
                 run(module)
-                module.seed(value % (1 << 32))
+                action(module)
 
-            spec.loader.exec_module = exec_and_seed  # type: ignore[method-assign]
+            spec.loader.exec_module = exec_and_act  # type: ignore[method-assign]
         return spec
 
 
 def save_figures() -> list[str]:
-    """Save the figures that the job left open; returns the names of the files."""
+    """Save the figures that the job left open and did not save itself; returns the names of the files."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return []
     names = []
     for number in pyplot.get_fignums():
+        figure = pyplot.figure(number)
+        if getattr(figure, "_praxis_saved", False):
+            continue
         name = free_name(f"figure-{number}", "png")
-        pyplot.figure(number).savefig(name)
+        figure.savefig(name)
         names.append(name)
     pyplot.close("all")
     return names
@@ -316,7 +344,16 @@ def describe(error: BaseException, name: str) -> dict[str, str]:
         print(text, end="", file=sys.stderr)
     except Exception:  # the job closed or replaced it
         text += "\n"
-    return {"type": type(error).__name__[:200], "message": message[:MAX_MESSAGE_CHARS], "traceback": text}
+    return {
+        "type": storable(type(error).__name__[:200]),
+        "message": storable(message[:MAX_MESSAGE_CHARS]),
+        "traceback": storable(text),
+    }
+
+
+def storable(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which no JSON data may hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def exit_code(stop: SystemExit) -> int:

@@ -6,6 +6,7 @@ package. An adapter decides and describes; it never starts anything, opens no ne
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -21,13 +22,20 @@ def find_adapter(name: str) -> RuntimeAdapter | None:
     Raises:
         PlatformError: the package that offers it cannot be loaded.
     """
+    adapter = _adapter_class(name)
+    return None if adapter is None else adapter()
+
+
+@lru_cache(maxsize=64)
+def _adapter_class(name: str) -> type[RuntimeAdapter] | None:
+    """Look through the installed packages, which takes milliseconds, once."""
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         try:
-            made = entry.load()()
+            found = entry.load()
         except Exception as error:
             raise PlatformError(f"the runtime '{name}' of {entry.value} cannot be loaded: {error}") from error
-        if isinstance(made, RuntimeAdapter):
-            return made
+        if isinstance(found, type) and issubclass(found, RuntimeAdapter):
+            return found
         raise PlatformError(f"the runtime '{name}' of {entry.value} is no RuntimeAdapter")
     return None
 

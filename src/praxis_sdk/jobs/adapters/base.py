@@ -54,12 +54,14 @@ class Report:
         exit_code: from the kernel; None where a signal ended it.
         result: the harness's result file, parsed and bounded; None where there is none.
         stdout, stderr: what was kept of the streams.
+        result_problem: why the file that the harness should have written holds no result.
     """
 
     exit_code: int | None
     result: Mapping[str, Any] | None
     stdout: str
     stderr: str
+    result_problem: str = ""
 
 
 @dataclass(frozen=True)

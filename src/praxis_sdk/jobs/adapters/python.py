@@ -8,6 +8,7 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work
 from praxis_sdk.jobs.adapters.inputs import came_in, input_values, placed_files
 from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.result import FailureCode
 
 DEFAULT_NAME: Final = "job.py"
 
@@ -48,6 +49,11 @@ class PythonAdapter(RuntimeAdapter):
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
         """Read the returned value, or the exception; see `RuntimeAdapter.collect_outputs`."""
         result = report.result
+        if report.result_problem:
+            return Findings(
+                code=FailureCode.INVALID_RESULT,
+                message=f"the result is no JSON data: {report.result_problem}",
+            )
         if result is None:
             return Findings(code="no_result", message="ended before it had a result")
         error = result.get("error")

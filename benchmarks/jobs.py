@@ -1,0 +1,148 @@
+"""What a job costs in a fresh sandbox, beside a bare interpreter, bwrap and `docker run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Case
+from benchmarks.tools import BWRAP, IMAGE, spawn
+from praxis_sdk.jobs.artifacts import ArtifactStore
+from praxis_sdk.jobs.environments import Environment, EnvironmentStore
+from praxis_sdk.jobs.executor import JobExecutor
+from praxis_sdk.jobs.payload import parse_payload
+from praxis_sdk.jobs.results import ResultStore
+
+TITLE = "a job in a fresh sandbox with all limits, from payload to kept result"
+
+PLOT = """
+import numpy as np, matplotlib.pyplot as plt
+figure = plt.figure(figsize=(2, 2), dpi=50)
+figure.add_subplot().plot(np.sin(np.linspace(0, 6, 50)))
+figure.savefig("plot.png")
+"""
+
+_numbers = itertools.count()
+
+
+async def run(executor: JobExecutor, code: str, env: str, artifacts: int = 0) -> None:
+    """Run a job anew, and refuse to measure what does not work."""
+    fields: dict[str, Any] = {
+        "schema_version": "1.0",
+        "runtime": "python",
+        "code": code,
+        "env": env,
+        "fresh": True,
+    }
+    result = await executor.run(
+        parse_payload({**fields, "job_id": f"bench-{next(_numbers)}"}), on_progress=print
+    )
+    if not result.succeeded or len(result.artifacts) != artifacts:
+        raise RuntimeError(f"the job did not do well: {result.failure}")
+
+
+def host_python(environment: Environment) -> list[str]:
+    """Return the interpreter of an environment, as a host process with nothing around it."""
+    return [str(environment.python), "-I", "-c"]
+
+
+def bwrap_python(environment: Environment) -> list[str]:
+    """Return the same in bwrap, with the same folders shown."""
+    shown = [word for path in environment.bind_paths for word in ("--ro-bind", str(path), str(path))]
+    return [*BWRAP, *shown, *host_python(environment)]
+
+
+@contextlib.asynccontextmanager
+async def cases() -> AsyncIterator[tuple[list[Case], list[str]]]:
+    """Make the cases of this machine; yields them and what could not be measured, with the reason."""
+    notes: list[str] = []
+    cache = Path(__file__).parent.parent / ".cache" / "bench-home"
+    environments = EnvironmentStore(cache)
+    base = await asyncio.to_thread(environments.ensure, "base", say=print)
+    science = await asyncio.to_thread(environments.ensure, "science", say=print)
+    with tempfile.TemporaryDirectory(prefix="praxis-bench-") as folder:
+        home = Path(folder)
+        began = time.monotonic()
+        executor = JobExecutor(ArtifactStore.open(home / "artifacts"), environments, ResultStore(home))
+        try:
+            await run(executor, "1", "base")
+            notes.append(
+                f"first result {time.monotonic() - began:.2f} s after the start of the service (aim: under 2 s)"
+            )
+            python = [sys.executable, "-I", "-c", "pass"]
+            plot = [
+                *host_python(science),
+                f"import matplotlib; matplotlib.use('Agg'); import os; os.chdir({folder!r}){PLOT}",
+            ]
+            found = [
+                Case("python -I -c pass", lambda: spawn(*python)),
+                Case(
+                    "praxis job, no-op",
+                    lambda: run(executor, "pass", "base"),
+                    peer="python -I -c pass",
+                    aim=0.35,
+                ),
+                Case("plot, cold host process", lambda: spawn(*plot), calls=5),
+                Case(
+                    "praxis job, plot",
+                    lambda: run(executor, PLOT, "science", artifacts=1),
+                    peer="plot, cold host process",
+                    aim=0.12,
+                    calls=5,
+                ),
+            ]
+            if shutil.which("bwrap"):
+                boxed = [*bwrap_python(base), "pass"]
+                found.append(Case("bwrap + python, 8 callers", lambda: spawn(*boxed), calls=80, callers=8))
+                found.append(
+                    Case(
+                        "praxis jobs against bwrap",
+                        lambda: run(executor, "pass", "base"),
+                        peer="bwrap + python, 8 callers",
+                        calls=400,
+                        callers=8,
+                        at_least=8,
+                    )
+                )
+            else:
+                notes.append("bwrap: not installed")
+            if shutil.which("docker") and os.environ.get("DOCKER_HOST"):
+                docker = [
+                    "docker",
+                    "run",
+                    "--rm",
+                    "--network",
+                    "none",
+                    "--cap-drop",
+                    "ALL",
+                    "--read-only",
+                    IMAGE,
+                ]
+                docker += ["python", "-I", "-c", "pass"]
+                found.append(
+                    Case("docker run python, 8 callers", lambda: spawn(*docker), calls=16, callers=8)
+                )
+                found.append(
+                    Case(
+                        "praxis jobs against docker run",
+                        lambda: run(executor, "pass", "base"),
+                        peer="docker run python, 8 callers",
+                        calls=400,
+                        callers=8,
+                        at_least=60,
+                    )
+                )
+            else:
+                notes.append("docker run: no Docker here")
+            yield found, notes
+        finally:
+            await executor.close()
