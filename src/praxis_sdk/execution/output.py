@@ -19,6 +19,9 @@ class OutputCapture:
         limit_bytes: most bytes kept of each stream.
         listener: called with each kept piece as it arrives.
         stderr_limit_bytes: another limit for stderr.
+
+    Attributes:
+        overflow: done as soon as a stream exceeds its limit.
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class OutputCapture:
         *,
         stderr_limit_bytes: int | None = None,
     ) -> None:
-        self.overflowed = asyncio.Event()
+        self.overflow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._limits: dict[StreamName, int] = {
             "stdout": limit_bytes,
             "stderr": stderr_limit_bytes or limit_bytes,
@@ -44,7 +47,8 @@ class OutputCapture:
         room = self._limits[stream] - len(kept)
         if len(data) > room:
             data = data[:room]
-            self.overflowed.set()
+            if not self.overflow.done():
+                self.overflow.set_result(None)
         if data:
             kept += data
             if self._listener is not None:
@@ -87,7 +91,8 @@ class PipeReader:
 
     async def wait(self) -> None:
         """Wait until everything that was written has been read."""
-        await asyncio.shield(self._ended)
+        if not self._ended.done():
+            await asyncio.shield(self._ended)
 
     def close(self) -> None:
         """Stop reading, whether or not writers are left; repeatable."""

@@ -92,7 +92,7 @@ class Attempt:
             limit = LimitName.FILES  # the scratch space has two limits
         if timed_out:
             limit = LimitName.WALL
-        elif capture.overflowed.is_set():
+        elif capture.overflow.done():
             over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
             limit = LimitName.STDOUT if over else LimitName.STDERR
         result, too_long, problem = await asyncio.to_thread(self._read_result)
@@ -125,11 +125,10 @@ class Attempt:
 
     async def _until_end(self, sandbox: Sandbox, capture: OutputCapture) -> tuple[SandboxExit, bool]:
         ending = asyncio.ensure_future(sandbox.wait())
-        overflowing = asyncio.ensure_future(capture.overflowed.wait())
         try:
-            waiting = {ending, overflowing}
-            await asyncio.wait(waiting, timeout=self.limits.wall_s, return_when=asyncio.FIRST_COMPLETED)
-            timed_out = not ending.done() and not capture.overflowed.is_set()
+            events: set[asyncio.Future[Any]] = {ending, capture.overflow}
+            await asyncio.wait(events, timeout=self.limits.wall_s, return_when=asyncio.FIRST_COMPLETED)
+            timed_out = not ending.done() and not capture.overflow.done()
             if not ending.done():
                 sandbox.kill()
             try:
@@ -142,7 +141,6 @@ class Attempt:
                 await reader.wait()
             return exit_, timed_out
         finally:
-            overflowing.cancel()
             ending.cancel()
 
     def _read_result(self) -> tuple[Mapping[str, Any] | None, bool, str]:

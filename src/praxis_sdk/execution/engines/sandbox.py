@@ -24,6 +24,7 @@ from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.execution.specs import EngineType, SandboxEngineSpec
 from praxis_sdk.sandbox import (
     DEFAULT_WORKDIR,
+    INLINE_DIRECTORY,
     Bind,
     Harvest,
     Launcher,
@@ -36,7 +37,9 @@ from praxis_sdk.sandbox import (
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.units import parse_bytes
 
-_ARGS_FILE: Final = "/praxis/args.json"
+_ARGS_FILE: Final = f"{INLINE_DIRECTORY}/args.json"
+_MAX_INLINE_BYTES: Final = 256 << 10  # larger arguments come as a mount, which costs more
+_MOUNTED_ARGS_FILE: Final = "/praxis/args.json"
 _LIMIT_OF: Final = {
     "memory": Limit.MEMORY,
     "processes": Limit.PROCESSES,
@@ -143,12 +146,12 @@ class _SandboxTool:
         self._capture = capture
         self._readers: list[PipeReader] = []
         self._sandbox: Sandbox | None = None
-        self._private = Path(tempfile.mkdtemp(prefix="praxis-sandbox-"))
+        self._private: Path | None = None
 
     async def start(self, launcher: Launcher, spec: SandboxEngineSpec) -> None:
-        args_file = self._private / "args.json"
-        args_file.write_bytes(self._invocation.arguments_json)
-        args_file.chmod(0o444)  # the sandbox may have another uid; the folder around it is private
+        content = self._invocation.arguments_json
+        args_file = self._write(content) if len(content) > _MAX_INLINE_BYTES else None
+        where = _ARGS_FILE if args_file is None else _MOUNTED_ARGS_FILE
         writers = []
         try:
             for stream in ("stdout", "stderr"):
@@ -158,10 +161,11 @@ class _SandboxTool:
             self._sandbox = await launcher.spawn(
                 _policy(self._invocation, spec, args_file),
                 self._invocation.argv,
-                env={**self._invocation.env, ARGS_FILE_VARIABLE: _ARGS_FILE},
+                env={**self._invocation.env, ARGS_FILE_VARIABLE: where},
                 cwd=spec.working_dir,
                 stdout=writers[0],
                 stderr=writers[1],
+                inline_files=None if args_file else {_ARGS_FILE: content},
             )
         except PolicyError as error:
             raise ValidationError(f"engineSpec: {error.message}", remedy=error.remedy) from error
@@ -197,13 +201,22 @@ class _SandboxTool:
             self._sandbox.close()
         for reader in self._readers:
             reader.close()
-        shutil.rmtree(self._private, ignore_errors=True)
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
 
     @property
     def _started(self) -> Sandbox:
         if self._sandbox is None:
             raise PlatformError("the sandbox was not started")
         return self._sandbox
+
+    def _write(self, content: bytes) -> Path:
+        """Write the arguments where the sandbox can mount them from: it may have another uid."""
+        self._private = Path(tempfile.mkdtemp(prefix="praxis-sandbox-"))
+        args_file = self._private / "args.json"
+        args_file.write_bytes(content)
+        args_file.chmod(0o444)
+        return args_file
 
     def _export(self, mount: Mount, harvest: Harvest) -> Exports:
         if harvest.kind == "overlay":
@@ -221,7 +234,7 @@ class _SandboxTool:
             os.close(file_fd)
 
 
-def _policy(invocation: Invocation, spec: SandboxEngineSpec, args_file: Path) -> Policy:
+def _policy(invocation: Invocation, spec: SandboxEngineSpec, args_file: Path | None) -> Policy:
     """Say in the sandbox's terms what a contract asks for."""
     defaults = Limits()
     limits = Limits(
@@ -245,7 +258,7 @@ def _policy(invocation: Invocation, spec: SandboxEngineSpec, args_file: Path) ->
     return Policy(
         mounts=(
             *(Bind(source=mount.source, target=mount.target, writable=mount.writable) for mount in mounts),
-            Bind(source=args_file, target=_ARGS_FILE),
+            *([Bind(source=args_file, target=_MOUNTED_ARGS_FILE)] if args_file else []),
         ),
         limits=limits,
         workdir=workdir,

@@ -9,7 +9,6 @@ in which a tool can be started, awaited and killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -150,24 +149,19 @@ class SupervisedEngine(ExecutionEngine):
 async def _until_end(running: RunningTool, timeout_s: float, capture: OutputCapture) -> tuple[Exit, bool]:
     """Wait for the end of a tool, and bring it about when a limit is reached or the caller gives up."""
     ending = asyncio.ensure_future(running.wait())
-    overflowing = asyncio.ensure_future(capture.overflowed.wait())
     try:
-        await asyncio.wait({ending, overflowing}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if ending.done():
-            exit_ = ending.result()
-            return (replace(exit_, limit=Limit.OUTPUT) if capture.overflowed.is_set() else exit_), False
-        exit_ = await _kill(running, ending)
-        if capture.overflowed.is_set():
+        events: set[asyncio.Future[Any]] = {ending, capture.overflow}
+        await asyncio.wait(events, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        ended_by_itself = ending.done()
+        exit_ = ending.result() if ended_by_itself else await _kill(running, ending)
+        if capture.overflow.done():
             return replace(exit_, limit=Limit.OUTPUT), False
-        return exit_, True
+        return exit_, not ended_by_itself
     except asyncio.CancelledError:
         await asyncio.shield(_kill(running, ending))
         raise
     finally:
-        overflowing.cancel()
         ending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await overflowing
 
 
 async def _kill(running: RunningTool, ending: asyncio.Future[Exit]) -> Exit:
