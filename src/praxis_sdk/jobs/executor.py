@@ -225,15 +225,16 @@ class JobExecutor:
             report = await adapter.execute(work, run)
             assert ended is not None, "an adapter must have its work done"
             findings = _checked(adapter.collect_outputs(payload, report))
+            outputs = attempt.outputs.fd
             collection = Collection()
-            if ended.limit is None and ended.exit.exit_code == 0:
+            artifacts: tuple[Artifact, ...] = ()
+            ignored = work.leave | {harness.RESULT_FOLDER, "__pycache__"}
+            # Looking costs microseconds, and a thread more: most jobs leave nothing.
+            if ended.limit is None and ended.exit.exit_code == 0 and _holds_more_than(ignored, outputs):
                 collection = await asyncio.to_thread(
-                    collect,
-                    attempt.outputs.fd,
-                    _artifact_limits(payload),
-                    exclude=work.leave | {harness.RESULT_FOLDER, "__pycache__"},
+                    collect, outputs, _artifact_limits(payload), exclude=ignored
                 )
-            artifacts = await upload(collection, attempt.outputs.fd, self._artifacts)
+                artifacts = await upload(collection, outputs, self._artifacts)
             usage = _usage(ended, artifacts, findings, attempt)
         return _judge(payload, station.environment, key, began, ended, findings, collection, artifacts, usage)
 
@@ -333,6 +334,11 @@ def _artifact_limits(payload: JobPayload) -> ArtifactLimits:
         file_size_bytes=limits.file_size_bytes,
         files=limits.files,
     )
+
+
+def _holds_more_than(names: frozenset[str] | set[str], folder_fd: int) -> bool:
+    with os.scandir(folder_fd) as entries:
+        return any(entry.name not in names for entry in entries)
 
 
 def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, attempt: Attempt) -> JobUsage:

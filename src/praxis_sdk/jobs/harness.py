@@ -61,6 +61,20 @@ def main(fd: int = 0) -> int:
     return run_python(header["python"], os.getcwd())
 
 
+def rehearse() -> None:
+    """Go once through what every order needs, in a process that waits for its order.
+
+    A forked process pays for every page that it writes to for the first time; better before than after
+    the order has come. Nothing of the rehearsal is left for the job to see.
+    """
+    order: dict[str, Any] = {"name": "rehearsal", "code": "None", "parameters": {}, "inputs": {}}
+    main_module = sys.modules["__main__"]
+    evaluate(_loads(_dumps(order)))
+    _dumps({"value": jsonable({}, [], "result", 0)}).encode()
+    linecache.cache.pop("rehearsal", None)
+    sys.modules["__main__"] = main_module
+
+
 def open_streams() -> None:
     """Make standard streams of one's own: a zygote's children find those of the zygote."""
     sys.stdin = open(os.devnull, encoding="utf-8")
