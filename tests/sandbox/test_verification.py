@@ -41,15 +41,15 @@ SABOTAGE = {
         "NoNewPrivs",
     ),
     "the network is the host's": (
-        "nursery._ISOLATION &= ~kernel.CLONE_NEWNET",
+        "nursery.ISOLATION &= ~kernel.CLONE_NEWNET",
         "net namespace is the launcher's",
     ),
     "the IPC objects are the host's": (
-        "nursery._ISOLATION &= ~kernel.CLONE_NEWIPC",
+        "nursery.ISOLATION &= ~kernel.CLONE_NEWIPC",
         "ipc namespace is the launcher's",
     ),
     "the cgroups are the host's": (
-        "nursery._ISOLATION &= ~kernel.CLONE_NEWCGROUP",
+        "nursery.ISOLATION &= ~kernel.CLONE_NEWCGROUP",
         "cgroup namespace is the launcher's",
     ),
     "the loopback device is up": (

@@ -23,7 +23,7 @@ from praxis_sdk.sandbox import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 HOSTNAME = "sandbox"
 USER_NAME = "sandbox"
@@ -31,6 +31,8 @@ USER_ID = 1000
 TOOL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHON_SHIM = "/run/praxis/bin"
 STAGE = "/run/praxis/stage"
+INLINE_DIRECTORY = "/run/praxis/input"
+LIBRARY = "/run/praxis/lib"
 TMP = "/tmp"
 WORKDIR = "/workspace"
 SHARED_MEMORY = "/dev/shm"
@@ -104,11 +106,17 @@ def tool_path() -> str:
     return f"{TOOL_PATH}:{PYTHON_SHIM}"
 
 
-def build(mount_points: Iterable[tuple[str, bool]]) -> BaseRoot:
+def build(
+    mount_points: Iterable[tuple[str, bool]],
+    binds: Iterable[tuple[str, str]] = (),
+    files: Mapping[str, bytes] | None = None,
+) -> BaseRoot:
     """Build a root with the given empty mount points.
 
     Args:
         mount_points: (absolute path, is a directory), parents before children.
+        binds: (source, target) of directories of the host that are shown read-only.
+        files: absolute path -> content, readable by everybody.
 
     Returns:
         The root; the caller closes it.
@@ -122,7 +130,7 @@ def build(mount_points: Iterable[tuple[str, bool]]) -> BaseRoot:
     if pid == 0:
         try:
             ours.close()
-            _build_here(mount_points)
+            _build_here(mount_points, binds, files or {})
             theirs.send(b"ok")
             theirs.recv(1)  # end of file: the launcher holds the namespace, or is dead
             os._exit(0)
@@ -144,10 +152,13 @@ def build(mount_points: Iterable[tuple[str, bool]]) -> BaseRoot:
         os.waitpid(pid, 0)
 
 
-def _build_here(mount_points: Iterable[tuple[str, bool]]) -> None:
+def _build_here(
+    mount_points: Iterable[tuple[str, bool]], binds: Iterable[tuple[str, str]], files: Mapping[str, bytes]
+) -> None:
     kernel.mount("", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     # Clone the sources before the new root covers anything of the host.
     trees = {path: _clone(path) for path in _host_paths()}
+    trees |= {target: _clone(source) for source, target in binds if not _is_shown(target, trees)}
     devices = {name: _clone(f"/dev/{name}") for name in DEVICES}
     copies = {path: _small_file(path) for path in ETC_ENTRIES if _is_small_file(path)}
     links = {path: os.readlink(path) for path in (*SYSTEM_DIRECTORIES, *ETC_ENTRIES) if os.path.islink(path)}
@@ -169,6 +180,7 @@ def _build_here(mount_points: Iterable[tuple[str, bool]]) -> None:
         "opt",
         "mnt",
         STAGE[1:],
+        INLINE_DIRECTORY[1:],
     ):
         os.makedirs(path, exist_ok=True)
     os.symlink(TMP, "var/tmp")
@@ -196,6 +208,9 @@ def _build_here(mount_points: Iterable[tuple[str, bool]]) -> None:
             os.symlink(os.path.realpath(sys.executable), f"{PYTHON_SHIM[1:]}/{name}")
     for path, directory in mount_points:
         make_mount_point(path[1:], directory)
+    for path, content in files.items():
+        os.makedirs(os.path.dirname(path)[1:], exist_ok=True)
+        _write(path[1:], content)
     hardened = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", "proc", "proc", hardened | kernel.MS_RDONLY)
     kernel.pivot_root_here()
@@ -211,6 +226,10 @@ def make_mount_point(path: str, directory: bool) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if not os.path.lexists(path):
         _write(path, b"")
+
+
+def _is_shown(path: str, trees: Iterable[str]) -> bool:
+    return any(path == tree or path.startswith(tree + "/") for tree in trees)
 
 
 def interpreter_prefix() -> str | None:

@@ -65,12 +65,13 @@ class Group:
         OSError: the kernel refused a group.
     """
 
-    __slots__ = ("_name", "_paths", "_place", "fd")
+    __slots__ = ("_limited", "_name", "_paths", "_place", "fd")
 
     def __init__(self, place: Place, name: str) -> None:
         self._place = place
         self._name = name
         self._paths: dict[str, str] = {}
+        self._limited: tuple[Any, ...] = ()
         self.fd: int | None = None
         try:
             for directory, controllers in place.directories().items():
@@ -83,14 +84,19 @@ class Group:
             self.remove()
             raise
 
-    def entrances(self) -> list[int]:
+    def entrances(self, *, of_a_stranger: bool = False) -> list[int]:
         """Open what a process writes "0" to in order to enter the group; the caller closes them.
 
         Empty on version 2, where the process is born in its group. On version 1 a thread that moves itself needs no
         lock; one that is moved takes a lock that stops every fork on the machine for a grace period, 10 ms and more.
+
+        Args:
+            of_a_stranger: the process is forked by one that may not open groups itself, so it is born outside.
         """
         if self.fd is not None:
-            return []
+            if not of_a_stranger:
+                return []
+            return [os.open(f"{self._paths['memory']}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)]
         paths = dict.fromkeys(self._paths.values())
         return [os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in paths]
 
@@ -104,16 +110,23 @@ class Group:
         Raises:
             OSError: the kernel refused a limit.
         """
+        wanted = (limits["memory_bytes"], limits["processes"], limits["cpu_cores"])
+        if wanted == self._limited:
+            return  # set when it was made ahead of need
+        before, self._limited = self._limited, wanted
         new = self._place.version == 2
         if "memory" in self._paths:
             memory_bytes = int(limits["memory_bytes"])
-            self._write("memory", "memory.max" if new else "memory.limit_in_bytes", memory_bytes)
             # No swap on top: a limit would only move the excess to disk. Absent where swap is not accounted.
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                if new:
+            names = ["memory.max"] if new else ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+            if before and memory_bytes > int(before[0]):
+                names.reverse()  # the second may never be below the first
+            for name in names:
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    self._write("memory", name, memory_bytes)
+            if new and not before:
+                with contextlib.suppress(FileNotFoundError, PermissionError):
                     self._write("memory", "memory.swap.max", 0)
-                else:
-                    self._write("memory", "memory.memsw.limit_in_bytes", memory_bytes)
         if "pids" in self._paths:
             self._write("pids", "pids.max", int(limits["processes"]) + 1)  # and the init
         cores = limits["cpu_cores"]
@@ -133,6 +146,11 @@ class Group:
         os.mkdir(path)
         for controller in controllers:
             self._paths[controller] = path
+
+    @property
+    def counts_cpu(self) -> bool:
+        """True when `cpu_seconds` can tell."""
+        return self.fd is not None or "cpuacct" in self._paths
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all members so far, in seconds; None when nothing counts it."""

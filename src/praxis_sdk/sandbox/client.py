@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from praxis_sdk.errors import IsolationUnavailable, PlatformError
 from praxis_sdk.sandbox import seccomp, wire
-from praxis_sdk.sandbox.baseroot import TMP
+from praxis_sdk.sandbox.baseroot import INLINE_DIRECTORY, TMP
 from praxis_sdk.sandbox.connection import Connection, Enforcement, start_launcher
 from praxis_sdk.sandbox.policy import Bind, Limits, Policy, PolicyError, check_target
 from praxis_sdk.sandbox.run import Sandbox
+from praxis_sdk.sandbox.zygote import Zygote
 
 MAX_ARGUMENTS = 65_536
+MAX_INLINE_BYTES = 1 << 20
+_INLINE_PATH: Final = re.compile(re.escape(INLINE_DIRECTORY) + r"/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 class Launcher:
@@ -28,20 +33,24 @@ class Launcher:
     Use `await Launcher.start()`; `await launcher.close()` ends it and everything that it started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, zygote: Zygote | None = None) -> None:
+        self._zygote = zygote
         self._connection: Connection | None = None
         self._starting = asyncio.Lock()
         self._closed = False
 
     @classmethod
-    async def start(cls) -> Launcher:
+    async def start(cls, *, zygote: Zygote | None = None) -> Launcher:
         """Start the launcher process.
+
+        Args:
+            zygote: the environment from which `fork` takes its children; it is started by the first one.
 
         Raises:
             IsolationUnavailable: this host cannot build the sandbox; the message says what is missing.
             PlatformError: the launcher died or did not answer.
         """
-        launcher = cls()
+        launcher = cls(zygote)
         await launcher._connect()
         return launcher
 
@@ -67,6 +76,7 @@ class Launcher:
         stdin: int | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
+        inline_files: Mapping[str, bytes] | None = None,
     ) -> Sandbox:
         """Run a command in a sandbox of its own.
 
@@ -78,6 +88,8 @@ class Launcher:
             stdin: an open descriptor, which stays the caller's; None for /dev/null.
             stdout: likewise.
             stderr: likewise.
+            inline_files: path below `INLINE_DIRECTORY` -> content of a small file (mode 0444) that the command
+                finds there; it needs no mount.
 
         Returns:
             The sandbox, locked and verified. A command that cannot be started shows in `wait().spawn_error`.
@@ -88,31 +100,65 @@ class Launcher:
             PlatformError: the launcher died.
         """
         _check_command(argv, env or {}, cwd)
+        inline = _inline(inline_files or {}, policy.limits)
         connection = await self._connect()
         assert connection.enforcement is not None
-        _check_enforceable(policy.limits, connection.enforcement)
-        request: dict[str, Any] = {
-            "workdir": policy.workdir,
-            "limits": asdict(policy.limits),
-            "mounts": [],
+        defaults = {"PATH": connection.enforcement.path, "HOME": TMP, "TMPDIR": TMP, "LANG": "C.UTF-8"}
+        command = {
+            "argv": list(argv),
+            "env": {**defaults, **(env or {})},
+            "cwd": cwd or policy.workdir,
+            "files": inline,
         }
-        kinds = {bind.target: ("overlay", "") for bind in policy.mounts if bind.writable}
-        if policy.workdir not in {bind.target for bind in policy.mounts}:
-            kinds[policy.workdir] = ("scratch", "")
-        opened: list[int] = []
-        try:
-            for bind in policy.mounts:
-                record = _resolve(bind, opened)
-                request["mounts"].append(record)
-                if bind.writable and not record["directory"]:
-                    kinds[bind.target] = ("file", os.path.basename(record["source"]))
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            opened.append(null)
-            opened.append(_command_file(argv, env or {}, cwd or policy.workdir, connection.enforcement.path))
-            stdio = [null if fd is None else fd for fd in (stdin, stdout, stderr)]
-            return await connection.start(request, [opened[-1], *stdio], kinds)
-        finally:
-            wire.close_all(opened)
+        return await _start(connection, policy, command, (stdin, stdout, stderr), forked=False)
+
+    async def fork(
+        self,
+        policy: Policy,
+        order_fd: int | None,
+        *,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        variables: Mapping[str, str] | None = None,
+        inline_files: Mapping[str, bytes] | None = None,
+        canary: bool = False,
+    ) -> Sandbox:
+        """Run the zygote's program in a fresh child of the zygote, in a sandbox of its own.
+
+        The job is process 1 of its sandbox: its exit code is what `main` returned; SIGTERM ends it with 143 unless it
+        handles it; other signals that it has no handler for do nothing to it, except SIGKILL and those of a fault.
+
+        Args:
+            policy: what it may see and use. Mounts must be below /tmp and the working directory, which must be the
+                default one.
+            order_fd: becomes descriptor 0; stays the caller's. None for /dev/null.
+            stdout: likewise, descriptor 1.
+            stderr: likewise, descriptor 2.
+            variables: added to the zygote's environment variables, once Python runs: too late for those that the
+                interpreter itself reads.
+            inline_files: as in `spawn`.
+            canary: run `attack` instead of the program; the order says what it shall look for.
+
+        Returns:
+            The sandbox, locked and verified.
+
+        Raises:
+            PolicyError: the policy is not acceptable, or this launcher has no zygote.
+            IsolationUnavailable: the host cannot build this sandbox, or not enforce one of its limits.
+            PlatformError: the launcher died, or the zygote cannot be had: a module that is to be preloaded is named.
+        """
+        if self._zygote is None:
+            raise PolicyError("fork: this launcher was started without a zygote")
+        _check_command(["fork"], variables or {}, None)
+        inline = _inline(inline_files or {}, policy.limits)
+        connection = await self._connect()
+        command = {
+            "env": dict(variables or {}),
+            "cwd": policy.workdir,
+            "files": inline,
+            "canary": canary,
+        }
+        return await _start(connection, policy, command, (order_fd, stdout, stderr), forked=True)
 
     async def close(self) -> None:
         """Kill every sandbox and end the launcher; returns when nothing is left. May be called again."""
@@ -137,10 +183,14 @@ class Launcher:
             if self._connection is not None:
                 await self._connection.close()
                 self._connection = None
-            program = seccomp.compile_filter()
+            programs = [
+                seccomp.compile_filter(),
+                seccomp.compile_filter(building=True),
+                seccomp.compile_closing_filter(),
+            ]
             connection = start_launcher()
             try:
-                await connection.greet(program)
+                await connection.greet(programs, None if self._zygote is None else self._zygote.settings())
             except BaseException:
                 await connection.close()
                 raise
@@ -160,14 +210,66 @@ def _check_command(argv: Sequence[str], env: Mapping[str, str], cwd: str | None)
         raise PolicyError(f"cwd {cwd!r}: must be an absolute path")
 
 
-def _command_file(argv: Sequence[str], env: Mapping[str, str], cwd: str, path: str) -> int:
-    """Return a memory file for the init alone: the launcher passes it on unread, so it keeps nobody's secrets."""
-    defaults = {"PATH": path, "HOME": TMP, "TMPDIR": TMP, "LANG": "C.UTF-8"}
-    command = {"argv": list(argv), "env": {**defaults, **env}, "cwd": cwd}
+async def _start(
+    connection: Connection,
+    policy: Policy,
+    command: dict[str, Any],
+    stdio: tuple[int | None, int | None, int | None],
+    *,
+    forked: bool,
+) -> Sandbox:
+    """Open what the request needs, send it, and close it again."""
+    assert connection.enforcement is not None
+    _check_enforceable(policy.limits, connection.enforcement)
+    records: list[dict[str, Any]] = []
+    request = {
+        "forked": forked,
+        "workdir": policy.workdir,
+        "limits": _as_dict(policy.limits),
+        "mounts": records,
+        "loopback_port": policy.loopback_port,
+    }
+    kinds = {bind.target: ("overlay", "") for bind in policy.mounts if bind.writable}
+    if policy.workdir not in {bind.target for bind in policy.mounts}:
+        kinds[policy.workdir] = ("scratch", "")
+    opened: list[int] = []
     try:
-        return wire.memory_file("praxis-command", wire.encode(command))
-    except wire.WireError as problem:
-        raise PolicyError(f"command and environment: {problem}") from problem
+        for bind in policy.mounts:
+            record = _resolve(bind, opened)
+            records.append(record)
+            if bind.writable and not record["directory"]:
+                kinds[bind.target] = ("file", os.path.basename(record["source"]))
+        if None in stdio:
+            opened.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        null = opened[-1] if opened else -1
+        # A memory file for the init alone: the launcher passes it on unread, so it keeps nobody's secrets.
+        try:
+            command_fd = wire.memory_file("praxis-command", wire.encode(command))
+        except wire.WireError as problem:
+            raise PolicyError(f"command and environment: {problem}") from problem
+        opened.append(command_fd)
+        streams = [null if fd is None else fd for fd in stdio]
+        return await connection.start(request, [command_fd, *streams], kinds)
+    finally:
+        wire.close_all(opened)
+
+
+@functools.lru_cache(maxsize=64)
+def _as_dict(limits: Limits) -> dict[str, Any]:
+    return asdict(limits)
+
+
+def _inline(files: Mapping[str, bytes], limits: Limits) -> dict[str, str]:
+    """Return name -> content of the inline files, each byte a character, as JSON can carry it."""
+    if not files:
+        return {}
+    size = sum(len(content) for content in files.values())
+    if size > min(MAX_INLINE_BYTES, limits.scratch_bytes // 2):
+        raise PolicyError(f"inline files of {size} bytes: at most 1 MiB and half of the scratch space")
+    for path in files:
+        if not _INLINE_PATH.fullmatch(path):
+            raise PolicyError(f"inline file {path!r}: must be {INLINE_DIRECTORY}/ and a plain name")
+    return {path[len(INLINE_DIRECTORY) + 1 :]: content.decode("latin-1") for path, content in files.items()}
 
 
 def _resolve(bind: Bind, opened: list[int]) -> dict[str, Any]:

@@ -83,13 +83,13 @@ class Connection:
         self._sending = asyncio.Lock()
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
-    async def greet(self, program: bytes) -> None:
+    async def greet(self, programs: Sequence[bytes], zygote: Mapping[str, Any] | None) -> None:
         """Exchange the first messages; raises IsolationUnavailable when the launcher cannot work here."""
-        fd = wire.memory_file("praxis-filter", program)
+        descriptors = [wire.memory_file("praxis-filter", program) for program in programs]
         try:
-            wire.send(self.channel, wire.encode({"event": "hello"}), [fd])
+            wire.send(self.channel, wire.encode({"event": "hello", "zygote": zygote}), descriptors)
         finally:
-            os.close(fd)
+            wire.close_all(descriptors)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await _readable(self.channel.fileno())
@@ -171,6 +171,7 @@ class Connection:
         event = message["event"]
         if event == "started":
             pidfd, *directories = descriptors
+            listener_fd = directories.pop() if message["door"] else -1
             harvest = [
                 Harvest(target, entry.kinds[target][0], fd, entry.kinds[target][1])
                 for target, fd in zip(message["targets"], directories, strict=True)
@@ -178,7 +179,7 @@ class Connection:
             ]
             kept = {item.fd for item in harvest}
             wire.close_all([fd for fd in directories if fd not in kept])
-            entry.started.set_result(Sandbox(message["pid"], pidfd, harvest, entry.ended))
+            entry.started.set_result(Sandbox(message["pid"], pidfd, harvest, entry.ended, listener_fd))
             return
         del self._requests[message["id"]]
         if event == "failed":
@@ -293,6 +294,8 @@ async def _writable(fd: int) -> None:
 
 def _failure(message: Mapping[str, Any]) -> Exception:
     text = f"{message['stage']}: {message['message']}"
+    if message["stage"] in ("preload", "zygote") and message["errno"] == 0:
+        return PlatformError(f"the environment's zygote cannot be had: {message['message']}")
     if not message.get("by_host", True):
         return PolicyError(message["message"])
     # Running out of something is the host's state of the moment; anything else is what it cannot do.

@@ -1,9 +1,8 @@
-"""Process 1 of a sandbox: builds it from inside, locks it down, proves it, runs the tool, reports how that
-ended.
+"""Process 1 of a sandbox: builds it from inside, locks it down, proves it, and carries out one piece of work.
 
-`become` turns the freshly cloned child into a locked sandbox and knows nothing of what runs there afterwards;
-`run_tool` is one thing that can run there. Until `become` has returned, no byte of the user has been looked
-at.
+Two orders arrive through the channel. The first says what the sandbox is to be, and `become` makes it so; the second
+says what is to run there, and under which limits. Between them a locked sandbox may wait for its work, so that a run
+need not wait for its sandbox. Until `take_up` has returned, no byte of the user has been looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 import signal
 import socket
 
-from praxis_sdk.sandbox import kernel, lockdown, mounts, verify, wire
+from praxis_sdk.sandbox import kernel, lockdown, loopback, mounts, verify, wire
 from praxis_sdk.sandbox.baseroot import SHARED_MEMORY, USER_ID
 
 TYPE_CHECKING = False
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 
 _PROC_OPTIONS = "hidepid=invisible"
 _CHANNEL = 3
+_AWAITED = (int(signal.SIGCHLD), int(signal.SIGTERM))
 _SETTLED = b'{"settled":true}'
+LOCKED = b'{"locked":true}'
 # The interpreter ignores these at start; a program expects their defaults.
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
@@ -39,11 +40,13 @@ class Surroundings:
         address_space: True when RLIMIT_AS stands in for a memory cgroup.
         tasks_counted: True when a cgroup holds the process limit.
         privileged: True when the launcher could empty the supplementary groups.
+        filters: how many system-call filters a child inherits.
     """
 
     __slots__ = (
         "address_space",
         "filter_program",
+        "filters",
         "last_capability",
         "outside",
         "privileged",
@@ -59,6 +62,7 @@ class Surroundings:
         address_space: bool,
         tasks_counted: bool,
         privileged: bool,
+        filters: int = 0,
     ) -> None:
         self.outside = outside
         self.last_capability = last_capability
@@ -66,25 +70,57 @@ class Surroundings:
         self.address_space = address_space
         self.tasks_counted = tasks_counted
         self.privileged = privileged
+        self.filters = filters
 
 
 class Order:
-    """What one sandbox is to be; it arrives through the channel.
+    """What one sandbox is to be.
+
+    Attributes:
+        plan: the prepared mounts.
+        loopback_port: where to listen on the loopback device; None to leave it down.
+        door_fd: once it listens, the socket.
+        scratch_bytes: the budget of the scratch space.
+        scratch_inodes: the same, in files and directories.
+    """
+
+    __slots__ = ("door_fd", "loopback_port", "plan", "scratch_bytes", "scratch_inodes")
+
+    def __init__(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        self.scratch_bytes, self.scratch_inodes = message["scratch"]
+        self.plan = mounts.Plan.rebuild(message["mounts"], descriptors)
+        self.loopback_port: int | None = message["loopback_port"]
+        self.door_fd = -1
+
+    @property
+    def held(self) -> set[int]:
+        """The descriptors that this sandbox holds until its work begins."""
+        return {self.plan.inline_fd} | ({self.door_fd} if self.door_fd >= 0 else set())
+
+    def hand_over(self, channel: socket.socket, written: Mapping[str, int]) -> None:
+        """Tell the launcher that the work can begin, with what leads into the sandbox."""
+        door = [self.door_fd] if self.door_fd >= 0 else []
+        ready = {"ready": list(written), "door": bool(door)}
+        wire.send(channel, wire.encode(ready), [*written.values(), *door])
+        wire.close_all(door)
+
+
+class Work:
+    """What is to run in a locked sandbox.
 
     Attributes:
         limits: the fields of `Limits`.
-        plan: the prepared mounts.
-        command_fd: a memory file with argv, env and cwd, which only this init reads.
-        stdio: descriptors for the tool's standard streams.
+        command_fd: a memory file with command, environment and inline files, which only this process reads.
+        stdio: descriptors for the standard streams.
+        address_space_bytes: where RLIMIT_AS stands in for a memory cgroup, its value.
     """
 
-    __slots__ = ("command_fd", "limits", "plan", "stdio")
+    __slots__ = ("address_space_bytes", "command_fd", "limits", "stdio")
 
     def __init__(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
         self.limits = message["limits"]
-        self.command_fd, *rest = descriptors
-        self.stdio = rest[:3]
-        self.plan = mounts.Plan.rebuild(message["mounts"], rest[3:])
+        self.command_fd, *self.stdio = descriptors
+        self.address_space_bytes: int | None = None
 
 
 def main(inherited: socket.socket, entrances: Sequence[int], surroundings: Surroundings) -> NoReturn:
@@ -97,27 +133,36 @@ def main(inherited: socket.socket, entrances: Sequence[int], surroundings: Surro
     """
     channel = inherited
     try:
-        for fd in entrances:
-            os.write(fd, b"0")
-        channel = _keep_only(inherited)
+        channel = join(inherited, entrances)
         settle(channel)
         wire.send(channel, _SETTLED)
-        received = wire.receive(channel)
-        if received is None:
-            os._exit(0)  # never needed
-        order = Order(*received)
+        order = Order(*expect(channel))
         written = become(order, surroundings, channel)
-        wire.send(channel, wire.encode({"ready": list(written)}), list(written.values()))
+        wire.send(channel, LOCKED)
+        work = Work(*expect(channel))
+        command = take_up(work, surroundings, channel, written, order)
+        order.hand_over(channel, written)
         budget, *others = written.values()
         wire.close_all(others)
-        report = run_tool(order, address_space=surroundings.address_space)
+        report = run_tool(work, command)
         space = os.fstatvfs(budget)
         report["scratch_free"] = [space.f_bavail * space.f_frsize, space.f_favail]
         wire.send(channel, wire.encode(report))
         os._exit(0)
     except BaseException as problem:  # noqa: BLE001 - a fork must never return into the launcher
-        _report_failure(channel, problem)
+        report_failure(channel, problem)
         os._exit(1)
+
+
+def join(inherited: socket.socket, entrances: Sequence[int]) -> socket.socket:
+    """Enter the control group, and let go of everything else that fork copied.
+
+    Returns:
+        The channel to the launcher, the only descriptor left besides the standard ones.
+    """
+    for fd in entrances:
+        os.write(fd, b"0")
+    return _keep_only(inherited)
 
 
 def settle(channel: socket.socket) -> None:
@@ -128,12 +173,20 @@ def settle(channel: socket.socket) -> None:
     """
     if channel.recv(1) != b"g":  # the id maps: the launcher's part is done
         os._exit(1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM))
+    kernel.block_signals(_AWAITED)
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)
     kernel.die_with_parent()  # after the change of ids, which clears it
     hardened = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", "/proc", "proc", hardened, _PROC_OPTIONS)
+
+
+def expect(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Wait for an order; this process ends when none will ever come."""
+    received = wire.receive(channel)
+    if received is None:
+        os._exit(0)
+    return received
 
 
 def become(order: Order, surroundings: Surroundings, channel: socket.socket) -> dict[str, int]:
@@ -146,51 +199,72 @@ def become(order: Order, surroundings: Surroundings, channel: socket.socket) -> 
         OSError: a step failed.
         verify.RefusedError: the kernel's account differs from what was built.
     """
-    limits = order.limits
-    written = mounts.place(order.plan, int(limits["scratch_bytes"]), int(limits["scratch_inodes"]))
+    written = mounts.place(order.plan, order.scratch_bytes, order.scratch_inodes)
     order.plan.close()
-    lockdown.lock_down(
-        lockdown.Lockdown(
-            limits,
-            surroundings.last_capability,
-            surroundings.filter_program,
-            tasks_counted=surroundings.tasks_counted,
-        )
-    )
-    kept = (0, 1, 2, channel.fileno(), order.command_fd, *order.stdio, *written.values())
+    if order.loopback_port is not None:
+        order.door_fd = loopback.open_door(order.loopback_port)
+    lockdown.lock_down(lockdown.Lockdown(surroundings.last_capability, surroundings.filter_program))
     verify.verify(
         verify.Expectation(
             USER_ID,
             (*written, SHARED_MEMORY),
             surroundings.outside,
-            kept,
+            (0, 1, 2, channel.fileno(), *order.held, *written.values()),
             no_groups=surroundings.privileged,
+            filters=surroundings.filters + 1,
+            loopback=order.loopback_port is not None,
         )
     )
     return written
 
 
-def run_tool(order: Order, *, address_space: bool) -> dict[str, Any]:
-    """Start the tool, wait for it, reap whatever is left to process 1 meanwhile.
+def take_up(
+    work: Work,
+    surroundings: Surroundings,
+    channel: socket.socket,
+    written: Mapping[str, int],
+    order: Order,
+) -> dict[str, Any]:
+    """Look again whether this process holds what it should and no more; then read the work, and set its limits.
 
-    Args:
-        order: the command and its standard streams.
-        address_space: True when RLIMIT_AS stands in for a memory cgroup.
+    Returns:
+        The command; its inline files have been written.
+
+    Raises:
+        OSError: a limit was refused, or an inline file.
+        lockdown.LimitError: a limit did not take effect.
+        verify.RefusedError: a descriptor is open that should not be.
+    """
+    expected = {0, 1, 2, channel.fileno(), work.command_fd, *order.held, *work.stdio, *written.values()}
+    verify.verify_descriptors(expected)
+    command: dict[str, Any] = json.loads(wire.read_memory_file(work.command_fd))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for name, text in command["files"].items():
+        with open(os.open(name, flags, 0o444, dir_fd=order.plan.inline_fd), "wb") as file:
+            file.write(text.encode("latin-1"))
+    os.close(order.plan.inline_fd)
+    lockdown.tighten(work.limits, tasks_counted=surroundings.tasks_counted)
+    if surroundings.address_space:
+        work.address_space_bytes = int(work.limits["memory_bytes"])
+    return command
+
+
+def run_tool(work: Work, command: Mapping[str, Any]) -> dict[str, Any]:
+    """Start the tool, wait for it, reap whatever is left to process 1 meanwhile.
 
     Returns:
         The report: `status` (raw wait status); or `spawn_error` (errno, message), the caller's mistake: no such
         command, not executable, no such directory.
     """
-    command = json.loads(wire.read_memory_file(order.command_fd))
     try:
         os.chdir(command["cwd"])
-        if address_space:
-            lockdown.limit_address_space(int(order.limits["memory_bytes"]))
-        tool = _spawn(command["argv"], command["env"], order.stdio)
+        if work.address_space_bytes is not None:
+            lockdown.limit_address_space(work.address_space_bytes)
+        tool = _spawn(command["argv"], command["env"], work.stdio)
     except OSError as problem:
         return {"spawn_error": [problem.errno or 0, f"{problem.strerror}: {problem.filename}"]}
     finally:
-        wire.close_all(order.stdio)
+        wire.close_all(work.stdio)
     while True:
         event = signal.sigwaitinfo((signal.SIGCHLD, signal.SIGTERM))
         if event.si_signo == signal.SIGTERM:
@@ -247,10 +321,12 @@ def _keep_only(channel: socket.socket) -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CHANNEL)
 
 
-def _report_failure(channel: socket.socket, problem: BaseException) -> None:
+def report_failure(channel: socket.socket, problem: BaseException) -> None:
+    """Tell the launcher why this sandbox cannot be had."""
     number = problem.errno if isinstance(problem, OSError) else None
-    stage = "verify" if isinstance(problem, verify.RefusedError) else "setup"
-    message = f"{problem}" if isinstance(problem, (OSError, verify.RefusedError)) else repr(problem)
+    refused = isinstance(problem, (verify.RefusedError, lockdown.LimitError))
+    stage = "verify" if refused else "setup"
+    message = f"{problem}" if refused or number is not None else repr(problem)
     try:
         wire.send(channel, wire.encode({"failed": [stage, number or 0, message[:4000]]}))
     except OSError:

@@ -3,22 +3,22 @@
 One per engine, started clean (no environment, no site packages, none of the client's memory), single-threaded, so that
 it may fork. It answers the client's requests on one socket:
 
-    start(id, limits, mounts, workdir) + command, stdin, stdout, stderr
+    start(id, limits, mounts, workdir, forked) + command, stdin (or order), stdout, stderr
         -> started(id, targets) + pidfd, one directory per target
         -> exited(id, status, usage, events)            exactly one of the last two ends every request
         -> failed(id, stage, errno, message)
 
 The command (argv, environment, directory) is a memory file that goes from the client to the init; the launcher never
-reads it. When the client's socket closes, the launcher kills what is left and exits; when it dies itself, the kernel
-kills every init.
+reads it. A `forked` request is for a child of the zygote; any other, for one of the launcher itself. When the client's
+socket closes, the launcher kills what is left and exits; when it dies itself, the kernel kills every init.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import os
-import select
 import signal
 import socket
 import sys
@@ -26,70 +26,37 @@ import time
 from collections import deque
 
 from praxis_sdk.sandbox import baseroot, mounts, wire
-from praxis_sdk.sandbox.nursery import Child, Nursery
+from praxis_sdk.sandbox.child import Child, StartError
+from praxis_sdk.sandbox.cradle import Cradle
+from praxis_sdk.sandbox.events import Events
+from praxis_sdk.sandbox.generation import check_points
+from praxis_sdk.sandbox.job import Job, Request
+from praxis_sdk.sandbox.nursery import Nursery
+from praxis_sdk.sandbox.pool import Pool
+from praxis_sdk.sandbox.zygotes import Zygotes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, NoReturn
 
-MAX_SANDBOXES = 4096
+MAX_SANDBOXES = 8192
 CPU_CHECK_FLOOR_S = 0.05
-_NEVER = float("inf")
-
-
-class StartError(Exception):
-    """A request cannot be carried out.
-
-    Args:
-        stage: what was being done.
-        number: errno, or 0.
-        message: one line.
-        by_host: True when the host or Praxis is at fault, False when the request is.
-    """
-
-    def __init__(self, stage: str, number: int, message: str, *, by_host: bool = True) -> None:
-        super().__init__(message)
-        self.stage = stage
-        self.number = number
-        self.by_host = by_host
-
-
-class Job:
-    """One request that has a child: what the launcher knows of it."""
-
-    __slots__ = (
-        "check_at",
-        "child",
-        "cpu_exceeded",
-        "failure",
-        "heard_all",
-        "key",
-        "limits",
-        "report",
-        "started_at",
-    )
-
-    def __init__(self, key: int, limits: dict[str, Any], child: Child, started_at: float) -> None:
-        self.key = key
-        self.limits = limits
-        self.child = child
-        self.report: dict[str, Any] = {}
-        self.failure: list[Any] | None = None
-        self.cpu_exceeded = False
-        self.heard_all = False
-        self.started_at = started_at
-        self.check_at = _NEVER
+MAX_ATTEMPTS = 2
 
 
 class Launcher:
-    """The event loop and everything that it owns."""
+    """Everything that happens in the launcher process."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
         self._jobs: dict[int, Job] = {}
-        self._by_fd: dict[int, Job] = {}
+        self._requests: dict[int, Request] = {}
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
-        self._epoll = select.epoll()
+        self._events = Events()
+        self._pools = {False: Pool(), True: Pool()}
+        self._waiting: deque[Request] = deque()
+        self._zygotes: Zygotes | None = None
         self._closing = False
 
     def greet(self) -> None:
@@ -97,9 +64,9 @@ class Launcher:
         received = wire.receive(self._client)
         if received is None:
             raise SystemExit(0)
-        (filter_fd,) = received[1]
+        settings, descriptors = received
         try:
-            self._nursery = Nursery(wire.read_memory_file(filter_fd))
+            self._nursery = Nursery(*map(wire.read_memory_file, descriptors))
             self._nursery.prove()  # before anybody relies on it
         except OSError as problem:
             message = {
@@ -110,6 +77,9 @@ class Launcher:
             }
             wire.send(self._client, wire.encode(message))
             raise SystemExit(1) from problem
+        self._cradle = Cradle(self._events, self._nursery)
+        if settings["zygote"] is not None:
+            self._zygotes = Zygotes(settings["zygote"], self._nursery, self._events)
         ready = {
             "event": "ready",
             "privileged": self._nursery.privileged,
@@ -119,39 +89,27 @@ class Launcher:
         }
         wire.send(self._client, wire.encode(ready))
         self._client.setblocking(False)
-        self._epoll.register(self._client.fileno(), select.EPOLLIN)
+        self._events.watch(self._client.fileno(), self._read_request)
 
     def serve(self) -> None:
         """Serve until the client is gone and the last sandbox is, too."""
         while not (self._closing and not self._jobs):
-            self._turn()
+            # Only when there is nothing else to do are children made ahead of need, one at a time.
+            idle = not self._events.turn(wait=not self._wants_more())
+            if idle and not self._outbox:
+                self._make_more()
+            self._nursery.tidy()
+        self._cradle.close()
+        for pool in self._pools.values():
+            for child in pool.drain():
+                self._nursery.bury(child)
+        if self._zygotes is not None:
+            self._zygotes.close()
         self._nursery.close()
-
-    def _turn(self) -> None:
-        next_check = min((job.check_at for job in self._jobs.values()), default=_NEVER)
-        timeout = -1.0 if next_check == _NEVER else max(0.0, next_check - time.monotonic())
-        for fd, mask in self._epoll.poll(timeout):
-            if fd == self._client.fileno():
-                if mask & select.EPOLLOUT:
-                    self._flush()
-                if mask & ~select.EPOLLOUT:
-                    self._read_request()
-            elif (job := self._by_fd.get(fd)) is not None:
-                if fd == job.child.pidfd:
-                    self._finish(job)
-                else:
-                    self._hear(job)
-        now = time.monotonic()
-        for job in list(self._jobs.values()):
-            if job.check_at <= now:
-                self._check_cpu(job, now)
-        self._nursery.tidy()
 
     # -- the client -------------------------------------------------------------------------------------------------
 
     def _read_request(self) -> None:
-        if self._closing:
-            return
         try:
             received = wire.receive(self._client)
         except BlockingIOError:
@@ -159,32 +117,49 @@ class Launcher:
         if received is None:
             self._hang_up()
             return
-        request, descriptors = received
+        message, descriptors = received
+        request = Request(message, descriptors)
         try:
-            self._start(request, descriptors)
+            self._accept(request)
+            self._start(request)
         except StartError as problem:
-            self._reply(
-                {
-                    "event": "failed",
-                    "id": request["id"],
-                    "stage": problem.stage,
-                    "errno": problem.number,
-                    "message": str(problem),
-                    "by_host": problem.by_host,
-                }
-            )
-        finally:
-            wire.close_all(descriptors)
+            self._refuse(request, problem)
+
+    def _accept(self, request: Request) -> None:
+        if len(self._jobs) + len(self._requests) >= MAX_SANDBOXES:
+            raise StartError("start", errno.EAGAIN, f"{MAX_SANDBOXES} sandboxes are alive already")
+        if len(request.descriptors) != 4:
+            raise StartError("start", 0, f"{len(request.descriptors)} descriptors instead of four")
+        self._requests[request.key] = request
 
     def _hang_up(self) -> None:
         """The client is gone: end everything that it started."""
         self._closing = True
-        self._epoll.unregister(self._client.fileno())
+        self._events.forget(self._client.fileno())
         for _, descriptors in self._outbox:
             wire.close_all(descriptors)
         self._outbox.clear()
+        for request in self._requests.values():
+            request.close()
         for job in self._jobs.values():
             job.child.kill()
+
+    def _refuse(self, request: Request, problem: StartError) -> None:
+        request.close()
+        self._requests.pop(request.key, None)
+        self._fail(request.key, problem)
+
+    def _fail(self, key: int, problem: StartError) -> None:
+        self._reply(
+            {
+                "event": "failed",
+                "id": key,
+                "stage": problem.stage,
+                "errno": problem.number,
+                "message": str(problem),
+                "by_host": problem.by_host,
+            }
+        )
 
     def _reply(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         """Queue a reply; `descriptors` are closed once they are on their way."""
@@ -201,147 +176,260 @@ class Launcher:
             try:
                 wire.send(self._client, payload, descriptors)
             except BlockingIOError:
-                self._epoll.modify(self._client.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                self._events.when_writable(self._client.fileno(), self._flush)
                 return
             except OSError:
                 return  # the client is gone; the read side will say so
             self._outbox.popleft()
             wire.close_all(descriptors)
-        self._epoll.modify(self._client.fileno(), select.EPOLLIN)
+        self._events.when_writable(self._client.fileno(), None)
 
-    # -- one sandbox ------------------------------------------------------------------------------------------------
+    # -- from request to job ----------------------------------------------------------------------------------------
 
-    def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Give a waiting init its order, and have the next one made meanwhile."""
-        started_at = time.monotonic()
-        if len(self._jobs) >= MAX_SANDBOXES:
-            raise StartError("start", errno.EAGAIN, f"{MAX_SANDBOXES} sandboxes are alive already")
-        if len(descriptors) != 4:
-            raise StartError(
-                "start", 0, f"{len(descriptors)} descriptors instead of command and standard streams"
-            )
-        plan: mounts.Plan | None = None
+    def _start(self, request: Request) -> None:
+        """Give the request to a locked child, if there is one that fits; else have one made."""
+        if request.forked and self._zygotes is None:
+            raise StartError("start", 0, "this launcher was started without a zygote", by_host=False)
+        if request.plain:
+            pool = self._pools[request.forked]
+            before = pool.template
+            child = pool.take(request.template, request.limits)
+            if pool.template != before:
+                for stale in pool.drain():
+                    self._discard(stale)
+            if child is not None:
+                self._events.forget(child.channel.fileno())
+                if child.waits:
+                    self._assign(request, child)
+                    return
+                self._nursery.bury(child)
+        if request.forked:
+            self._have_forked(request)
+        else:
+            self._make(request)
+
+    def _make(self, request: Request) -> None:
+        """Give a waiting init both its orders, and have the next one made meanwhile."""
         child: Child | None = None
         try:
-            plan = mounts.lay_out(request["mounts"], request["workdir"])
-            points = tuple(plan.root_points)
-            child = self._nursery.take(points)
-            mounts.clone_sources(plan, child.host_id, child.host_id, self._nursery.idmaps)
-            if child.group is not None:
-                child.group.limit(request["limits"], child.pid)
-            records, trees = plan.describe()
-            order = wire.encode({"limits": request["limits"], "mounts": records})
-            try:
-                wire.send(child.channel, order, [*descriptors, *trees])
-            except BrokenPipeError:
-                self._nursery.hear_of_birth(child)  # says why it is dead
-                raise
+            with request.lay_out() as plan:
+                points = tuple(plan.root_points)
+                child = self._nursery.take(points)
+                mounts.clone_sources(plan, child.host_id, child.host_id, self._nursery.idmaps)
+                try:
+                    wire.send(child.channel, *request.order(plan))
+                except BrokenPipeError:
+                    self._nursery.hear_of_birth(child)  # says why it is dead
+                    raise
         except (mounts.MountError, OSError) as problem:
             if child is not None:
                 self._nursery.bury(child)
-            if isinstance(problem, mounts.MountError):
-                raise StartError("mounts", 0, str(problem), by_host=problem.by_host) from problem
-            raise StartError("start", problem.errno or 0, str(problem)) from problem
-        finally:
-            if plan is not None:
-                plan.close()
-        self._watch(Job(request["id"], request["limits"], child, started_at))
-        self._nursery.refill(points)
+            raise _start_error(problem) from problem
+        self._assign(request, child)
+        if not request.plain:
+            self._nursery.refill(points)
 
-    def _watch(self, job: Job) -> None:
+    def _have_forked(self, request: Request) -> None:
+        """Have the zygote fork a child for this request alone."""
+        assert self._zygotes is not None
+        request.attempts += 1
+
+        def born(child: Child | StartError) -> None:
+            if isinstance(child, StartError):
+                failed(child)
+            elif request.key not in self._requests:
+                self._nursery.bury(child)
+            else:
+                rear(child)
+
+        def rear(child: Child) -> None:
+            try:
+                with request.lay_out() as plan:
+                    check_points(plan)
+                    mounts.clone_sources(plan, child.host_id, child.host_id, self._nursery.idmaps)
+                    self._limit(child, request.limits)
+                    self._cradle.rear(child, *request.order(plan), locked, failed)
+            except (mounts.MountError, OSError) as problem:
+                self._nursery.bury(child)
+                failed(_start_error(problem))
+            except StartError as problem:
+                self._nursery.bury(child)
+                failed(problem)
+
+        def locked(child: Child) -> None:
+            if self._closing:
+                self._nursery.bury(child)
+            else:
+                self._try_to_assign(request, child)
+
+        def failed(problem: StartError) -> None:
+            if problem.stage == "zygote" and problem.number == 0 and request.attempts < MAX_ATTEMPTS:
+                self._have_forked(request)  # it died with the request in its hands; the next one may not
+            elif request.key in self._requests:
+                self._refuse(request, problem)
+
+        self._zygotes.ask(born)
+
+    def _try_to_assign(self, request: Request, child: Child) -> None:
+        try:
+            self._assign(request, child)
+        except StartError as problem:
+            self._refuse(request, problem)
+
+    def _assign(self, request: Request, child: Child) -> None:
+        """Hand a locked child its work, and watch it from now on; buries the child when that fails."""
+        try:
+            self._limit(child, request.limits)
+            wire.send(child.channel, request.work, request.descriptors)
+        except OSError as problem:
+            if problem.errno != errno.EPIPE:
+                self._nursery.bury(child)
+                raise _start_error(problem) from problem
+        request.close()
+        del self._requests[request.key]
+        job = Job(request, child)
         self._jobs[job.key] = job
-        for fd in (job.child.pidfd, job.child.channel.fileno()):
-            self._by_fd[fd] = job
-            self._epoll.register(fd, select.EPOLLIN)
-        if job.child.group is not None and job.child.group.cpu_seconds() is not None:
-            job.check_at = job.started_at + self._soonest_exhaustion(job, 0.0)
+        self._events.watch(child.channel.fileno(), functools.partial(self._hear, job))
+        self._events.watch(child.pidfd, functools.partial(self._finish, job))
+        if child.group is not None and child.group.counts_cpu:
+            self._events.at(
+                job.started_at + job.soonest_exhaustion(0.0), functools.partial(self._check_cpu, job)
+            )
+
+    def _limit(self, child: Child, limits: Mapping[str, Any]) -> None:
+        if child.group is not None:
+            child.group.limit(limits, child.pid)
+
+    # -- ahead of need ----------------------------------------------------------------------------------------------
+
+    def _wants_more(self) -> bool:
+        return not self._closing and any(pool.wanting for pool in self._pools.values())
+
+    def _make_more(self) -> None:
+        """Start making one locked child. What fails here will fail, with a reason, when somebody asks."""
+        for forked, pool in self._pools.items():
+            if not pool.wanting:
+                continue
+            pool.making += 1
+            if forked:
+                assert self._zygotes is not None
+                self._zygotes.ask(functools.partial(self._rear_ahead, pool))
+                continue
+            assert pool.template is not None
+            plan = mounts.lay_out([], pool.template.workdir)
+            try:
+                self._rear_ahead(pool, self._nursery.take(tuple(plan.root_points)))
+            except OSError as problem:
+                self._rear_ahead(pool, _start_error(problem))
+
+    def _rear_ahead(self, pool: Pool, child: Child | StartError) -> None:
+        template = pool.template
+
+        def failed(_: StartError) -> None:
+            pool.making -= 1
+            pool.pause()
+
+        def locked(locked: Child) -> None:
+            pool.making -= 1
+            if self._closing or template != pool.template:
+                self._nursery.bury(locked)
+                return
+            pool.ready.append(locked)
+            self._events.watch(locked.channel.fileno(), functools.partial(self._lose, pool, locked))
+
+        if isinstance(child, StartError):
+            failed(child)
+            return
+        try:
+            assert template is not None
+            self._limit(child, pool.limits)
+            plan = mounts.lay_out([], template.workdir)
+            records, _ = plan.describe()
+            order = wire.encode({"scratch": template[1:], "mounts": records, "loopback_port": None})
+        except OSError as problem:
+            self._nursery.bury(child)
+            failed(_start_error(problem))
+            return
+        self._cradle.rear(child, order, (), locked, failed)
+
+    def _lose(self, pool: Pool, child: Child) -> None:
+        """A waiting child has said something, or died: neither is what it was made for."""
+        pool.ready.remove(child)
+        self._discard(child)
+
+    def _discard(self, child: Child) -> None:
+        self._events.forget(child.channel.fileno())
+        self._nursery.bury(child)
+
+    # -- one sandbox at work ----------------------------------------------------------------------------------------
 
     def _hear(self, job: Job) -> None:
         """Take what the init has to say: ready (with directories), failed, or its report on the tool."""
         while not job.heard_all:
             try:
                 received = wire.receive(job.child.channel)
-            except (BlockingIOError, wire.WireError):
+            except BlockingIOError:
                 return
+            except wire.WireError:
+                continue
             if received is None:
-                self._forget(job.child.channel.fileno())
+                self._events.forget(job.child.channel.fileno())
+                job.child.channel.close()
                 job.heard_all = True
                 return
             message, descriptors = received
             if "ready" in message:
+                if job.forked:
+                    job.budget_fd = os.dup(descriptors[0])
                 started = {
                     "event": "started",
                     "id": job.key,
                     "pid": job.child.pid,
                     "targets": message["ready"],
+                    "door": message["door"],
                 }
                 self._reply(started, [os.dup(job.child.pidfd), *descriptors])
-            elif "failed" in message:
+                continue
+            wire.close_all(descriptors)
+            if "failed" in message:
                 job.failure = message["failed"]
-            elif "settled" not in message:
+            elif "status" in message or "spawn_error" in message:
                 job.report = message
 
     def _finish(self, job: Job) -> None:
         """The init is dead, and with it every process of the sandbox: account for it and tell the client."""
         self._hear(job)
         if not job.heard_all:
-            self._forget(job.child.channel.fileno())
-        self._forget(job.child.pidfd)
+            self._events.forget(job.child.channel.fileno())
+        self._events.forget(job.child.pidfd)
         del self._jobs[job.key]
-        wall_seconds = time.monotonic() - job.started_at
-        group = job.child.group
-        counted: dict[str, Any] = {"events": {}}
-        if group is not None:
-            counted = {
-                "events": group.events(),
-                "cpu_seconds": group.cpu_seconds(),
-                "peak_memory_bytes": group.peak_memory_bytes(),
-            }
+        counted = job.account()
         status, usage = self._nursery.bury(job.child)
-        if job.failure is not None:
-            stage, number, text = job.failure
-            failed = {"event": "failed", "id": job.key, "stage": stage, "errno": number, "message": text}
-            self._reply({**failed, "by_host": True})
-            return
-        measured = {
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_memory_bytes": usage.ru_maxrss * 1024,
-        }
-        self._reply(
-            {
-                "event": "exited",
-                "id": job.key,
-                "init_status": status,
-                "wall_seconds": wall_seconds,
-                "cpu_exceeded": job.cpu_exceeded,
-                **measured,
-                **{name: value for name, value in counted.items() if value is not None},
-                **job.report,
-            }
-        )
-
-    def _forget(self, fd: int) -> None:
-        """Stop watching a descriptor, before it is closed: a fork may still hold a duplicate."""
-        self._epoll.unregister(fd)
-        del self._by_fd[fd]
-
-    def _check_cpu(self, job: Job, now: float) -> None:
-        """End a sandbox whose processes together have used up the processor time."""
-        used = job.child.group.cpu_seconds() if job.child.group is not None else None
-        if used is None:
-            job.check_at = _NEVER
-        elif used >= job.limits["cpu_seconds"]:
-            job.cpu_exceeded = True
-            job.check_at = _NEVER
-            job.child.kill()
+        failure, report = job.conclude(status, usage, counted)
+        if failure is not None:
+            self._fail(job.key, failure)
         else:
-            job.check_at = now + self._soonest_exhaustion(job, used)
+            self._reply(report)
 
-    def _soonest_exhaustion(self, job: Job, used: float) -> float:
-        """Seconds until the budget can be used up at the earliest: no need to look before."""
-        cores = min(job.limits["cpu_cores"] or 1e9, os.cpu_count() or 1)
-        left: float = (job.limits["cpu_seconds"] - used) / cores
-        return max(CPU_CHECK_FLOOR_S, left)
+    def _check_cpu(self, job: Job) -> None:
+        """End a sandbox whose processes together have used up the processor time."""
+        if job.key not in self._jobs:
+            return
+        used = job.cpu_seconds()
+        if used is None:
+            return
+        if used >= job.limits["cpu_seconds"]:
+            job.cpu_exceeded = True
+            job.child.kill()
+            return
+        moment = time.monotonic() + max(CPU_CHECK_FLOOR_S, job.soonest_exhaustion(used))
+        self._events.at(moment, functools.partial(self._check_cpu, job))
+
+
+def _start_error(problem: Exception) -> StartError:
+    if isinstance(problem, mounts.MountError):
+        return StartError("mounts", 0, str(problem), by_host=problem.by_host)
+    return StartError("start", getattr(problem, "errno", None) or 0, str(problem))
 
 
 def main(fd: int) -> NoReturn:
@@ -354,5 +442,6 @@ def main(fd: int) -> NoReturn:
     launcher.greet()
     gc.collect()
     gc.freeze()  # the children share these pages; a collection would copy them
+
     launcher.serve()
     sys.exit(0)

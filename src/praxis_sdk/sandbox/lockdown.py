@@ -24,24 +24,32 @@ LOCKED_MEMORY_BYTES = 64 * 1024
 PENDING_SIGNALS = 1024
 MESSAGE_QUEUE_BYTES = 819_200
 
+_FIXED_LIMITS = (
+    (resource.RLIMIT_CORE, 0, 0),
+    (resource.RLIMIT_STACK, STACK_BYTES, STACK_CEILING_BYTES),
+    (resource.RLIMIT_MEMLOCK, LOCKED_MEMORY_BYTES, LOCKED_MEMORY_BYTES),
+    (resource.RLIMIT_SIGPENDING, PENDING_SIGNALS, PENDING_SIGNALS),
+    (resource.RLIMIT_MSGQUEUE, MESSAGE_QUEUE_BYTES, MESSAGE_QUEUE_BYTES),
+    (resource.RLIMIT_RTPRIO, 0, 0),
+    (resource.RLIMIT_NICE, 0, 0),
+)
+
+
+class LimitError(Exception):
+    """A resource limit is not what it should be; nothing of the user has run."""
+
 
 class Lockdown:
     """What the steps need to know.
 
     Attributes:
-        limits: the fields of `Limits`.
         last_capability: the highest capability of this kernel.
         filter_program: the compiled system-call filter.
-        tasks_counted: True when a cgroup holds the process limit, and keeps count of refusals.
     """
 
-    __slots__ = ("filter_program", "last_capability", "limits", "tasks_counted")
+    __slots__ = ("filter_program", "last_capability")
 
-    def __init__(
-        self, limits: Mapping[str, Any], last_capability: int, filter_program: bytes, *, tasks_counted: bool
-    ) -> None:
-        self.limits = limits
-        self.tasks_counted = tasks_counted
+    def __init__(self, last_capability: int, filter_program: bytes) -> None:
         self.last_capability = last_capability
         self.filter_program = filter_program
 
@@ -51,24 +59,10 @@ def rename_host(_: Lockdown) -> None:
     kernel.set_hostname(HOSTNAME)
 
 
-def limit_resources(lockdown: Lockdown) -> None:
-    """Set the per-process limits, which also hold where there is no cgroup."""
-    limits = lockdown.limits
-    cpu = max(1, -int(-limits["cpu_seconds"] // 1))
-    # One second between the signal that says why (SIGXCPU) and the one that cannot be ignored.
-    _set(resource.RLIMIT_CPU, cpu, cpu + 1)
-    _set(resource.RLIMIT_FSIZE, int(limits["file_size_bytes"]))
-    _set(resource.RLIMIT_NOFILE, int(limits["open_files"]))
-    # Beside a cgroup only the second line of defence: a fork that this one refuses leaves no trace.
-    tasks = int(limits["processes"]) + 1
-    _set(resource.RLIMIT_NPROC, 2 * tasks if lockdown.tasks_counted else tasks)
-    _set(resource.RLIMIT_CORE, 0)
-    _set(resource.RLIMIT_STACK, STACK_BYTES, STACK_CEILING_BYTES)
-    _set(resource.RLIMIT_MEMLOCK, LOCKED_MEMORY_BYTES)
-    _set(resource.RLIMIT_SIGPENDING, PENDING_SIGNALS)
-    _set(resource.RLIMIT_MSGQUEUE, MESSAGE_QUEUE_BYTES)
-    _set(resource.RLIMIT_RTPRIO, 0)
-    _set(resource.RLIMIT_NICE, 0)
+def limit_resources(_: Lockdown) -> None:
+    """Set the per-process limits that are the same for everybody; `tighten` sets the others."""
+    for which, soft, hard in _FIXED_LIMITS:
+        _set(which, soft, hard)
 
 
 def hide_memory(_: Lockdown) -> None:
@@ -108,15 +102,49 @@ def lock_down(lockdown: Lockdown) -> None:
         step(lockdown)
 
 
+def tighten(limits: Mapping[str, Any], *, tasks_counted: bool) -> None:
+    """Set the per-process limits that depend on the policy, which also hold where there is no cgroup.
+
+    Possible without any power, since it only ever takes away; and read back, since it is the last step.
+
+    Args:
+        limits: the fields of `Limits`.
+        tasks_counted: True when a cgroup holds the process limit, and keeps count of refusals.
+
+    Raises:
+        OSError: a limit was refused.
+        LimitError: a limit did not take effect.
+    """
+    cpu = max(1, -int(-limits["cpu_seconds"] // 1))
+    # Beside a cgroup only the second line of defence: a fork that this one refuses leaves no trace.
+    tasks = (int(limits["processes"]) + 1) * (2 if tasks_counted else 1)
+    files, size = int(limits["open_files"]), int(limits["file_size_bytes"])
+    wanted = [
+        # One second between the signal that says why (SIGXCPU) and the one that cannot be ignored.
+        (resource.RLIMIT_CPU, cpu, cpu + 1),
+        (resource.RLIMIT_FSIZE, size, size),
+        (resource.RLIMIT_NOFILE, files, files),
+        (resource.RLIMIT_NPROC, tasks, tasks),
+    ]
+    for which, soft, hard in wanted:
+        _set_and_check(which, soft, hard)
+
+
 def limit_address_space(memory_bytes: int) -> None:
     """Stand in for a memory cgroup: bound the address space of each process (soft and hard)."""
-    _set(resource.RLIMIT_AS, memory_bytes)
+    _set_and_check(resource.RLIMIT_AS, memory_bytes, memory_bytes)
 
 
-def _set(which: int, soft: int, hard: int | None = None) -> None:
+def _set_and_check(which: int, soft: int, hard: int) -> None:
+    _set(which, soft, hard)
+    found = resource.getrlimit(which)[1]
+    if found == resource.RLIM_INFINITY or found > hard:
+        raise LimitError(f"resource limit {which} is {found}, not {hard}")
+
+
+def _set(which: int, soft: int, hard: int) -> None:
     """Set a limit, never above what this process was given itself."""
     ceiling = resource.getrlimit(which)[1]
-    hard = soft if hard is None else hard
     if ceiling != resource.RLIM_INFINITY:
         soft, hard = min(soft, ceiling), min(hard, ceiling)
     resource.setrlimit(which, (soft, hard))

@@ -18,7 +18,7 @@ import os
 import stat
 
 from praxis_sdk.sandbox import kernel
-from praxis_sdk.sandbox.baseroot import SHARED_MEMORY, STAGE, TMP, make_mount_point
+from praxis_sdk.sandbox.baseroot import INLINE_DIRECTORY, SHARED_MEMORY, STAGE, TMP, make_mount_point
 from praxis_sdk.sandbox.idmap import IdMaps
 
 TYPE_CHECKING = False
@@ -75,13 +75,15 @@ class Plan:
     Attributes:
         mounts: in the order in which they are put in place.
         root_points: (path, is a directory): mount points that the base root must have.
+        inline_fd: once placed, the directory in which inline files can be made.
     """
 
-    __slots__ = ("mounts", "root_points")
+    __slots__ = ("inline_fd", "mounts", "root_points")
 
     def __init__(self) -> None:
         self.mounts: list[Mount] = []
         self.root_points: list[tuple[str, bool]] = []
+        self.inline_fd = -1
 
     def close(self) -> None:
         """Close what is open."""
@@ -260,6 +262,11 @@ def place(plan: Plan, scratch_bytes: int, scratch_inodes: int) -> dict[str, int]
     )
     os.mkdir(f"{STAGE}/shm", 0o1777)
     kernel.mount(f"{STAGE}/shm", SHARED_MEMORY, None, kernel.MS_BIND)
+    os.mkdir(f"{STAGE}/input", 0o755)
+    # The work sees it read-only; the init writes through a descriptor that does not lead through that mount.
+    kernel.mount(f"{STAGE}/input", INLINE_DIRECTORY, None, kernel.MS_BIND)
+    kernel.mount_setattr(INLINE_DIRECTORY, _READ_ONLY, recursive=False)
+    plan.inline_fd = os.open(f"{STAGE}/input", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     written: dict[str, int] = {}
     for index, mount in enumerate(plan.mounts):
         parents = [other for other in plan.mounts[:index] if mount.target.startswith(other.target + "/")]

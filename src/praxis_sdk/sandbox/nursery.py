@@ -18,10 +18,13 @@ from collections import OrderedDict
 
 from praxis_sdk.sandbox import baseroot, cgroups, init, kernel, slots, verify, wire
 from praxis_sdk.sandbox.baseroot import USER_ID
+from praxis_sdk.sandbox.child import Child
 from praxis_sdk.sandbox.idmap import IdMaps, write_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     Points = tuple[tuple[str, bool], ...]
 
 MAX_BASE_ROOTS = 16
@@ -30,7 +33,7 @@ PROOF_TIMEOUT_S = 20.0
 OOM_SCORE_ADJ = 500
 DEFAULT_POINTS = ((baseroot.TMP, True), (baseroot.WORKDIR, True))
 
-_ISOLATION = (
+ISOLATION = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWNS
     | kernel.CLONE_NEWPID
@@ -41,46 +44,21 @@ _ISOLATION = (
 )
 
 
-class Child:
-    """An init and what the host keeps for it.
-
-    Attributes:
-        pid: as the host sees it.
-        pidfd: readable once the init is dead, and with it every process of the sandbox.
-        channel: our end of the socket to it.
-        group: its control group; None where there are none.
-        host_id: its user and group id, as the host sees them; 0 when it has the caller's.
-    """
-
-    __slots__ = ("channel", "group", "host_id", "pid", "pidfd")
-
-    def __init__(
-        self, pid: int, pidfd: int, channel: socket.socket, group: cgroups.Group | None, host_id: int
-    ) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.channel = channel
-        self.group = group
-        self.host_id = host_id
-
-    def kill(self) -> None:
-        """End the init, and with it every process of its sandbox."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-
 class Nursery:
     """Makes children, and takes back what the host kept for the dead.
 
     Attributes:
         place: where control groups are made.
         idmaps: id maps for mounts; None when this launcher cannot map ids.
+        surroundings: what its children know from birth.
+        zygote_filter: the system-call filter of a zygote, which its children inherit.
+        closing_filter: what its children add to that.
 
     Raises:
         OSError: this host refuses something that every sandbox needs.
     """
 
-    def __init__(self, filter_program: bytes) -> None:
+    def __init__(self, filter_program: bytes, zygote_filter: bytes, closing_filter: bytes) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -94,18 +72,22 @@ class Nursery:
         else:
             os.setgroups([])
         self._home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        self._surroundings = init.Surroundings(
+        self.surroundings = init.Surroundings(
             verify.own_namespaces(),
             _last_capability(),
             filter_program,
             address_space="memory" not in self.place.controllers,
             tasks_counted="pids" in self.place.controllers,
             privileged=self.privileged,
+            filters=verify.own_filters(),
         )
         self._roots: OrderedDict[Points, baseroot.BaseRoot] = OrderedDict()
         self._waiting: OrderedDict[Points, Child] = OrderedDict()
         self._doomed: list[cgroups.Group] = []
+        self.zygote_filter = zygote_filter
+        self.closing_filter = closing_filter
         self._births = 0
+        self._pids: set[int] = set()
 
     @property
     def privileged(self) -> bool:
@@ -159,18 +141,35 @@ class Nursery:
         with contextlib.suppress(OSError):
             self._waiting[points] = self._bear(points)
 
-    def bury(self, child: Child) -> tuple[int, resource.struct_rusage]:
+    def bury(self, child: Child) -> tuple[int, resource.struct_rusage | None]:
         """Reap a child, killing it first where it still lives, and take back what the host kept for it.
 
         Returns:
             Its wait status and resource usage.
         """
-        child.kill()
-        _, status, usage = os.wait4(child.pid, 0)
-        os.close(child.pidfd)
-        child.channel.close()
-        self._release(child.group, child.host_id)
-        return status, usage
+        ended = child.reap()
+        self._pids.discard(child.pid)
+        self.release(child.group, child.host_id)
+        if child.born_of is not None:
+            child.born_of.mourn()
+        return ended
+
+    def reap_strangers(self) -> None:
+        """Reap dead children that nobody announced: their zygote died between forking them and saying so."""
+        own = os.getpid()
+        with open(f"/proc/self/task/{own}/children") as file:
+            unknown = [pid for pid in map(int, file.read().split()) if pid not in self._pids]
+        for pid in unknown:
+            with open(f"/proc/{pid}/status") as file:
+                status = file.read()
+            # Number 1 and 2 of a namespace right below ours are a zygote's own, and reaped by name.
+            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+            if "\nState:\tZ" in status and len(numbers) > 2:
+                os.waitpid(pid, 0)
+
+    def is_new(self, pid: int) -> bool:
+        """True when no child that has been admitted has this process id."""
+        return pid not in self._pids
 
     def tidy(self) -> bool:
         """Try again to remove groups that were busy; True when none is left."""
@@ -191,53 +190,58 @@ class Nursery:
 
     def _bear(self, points: Points) -> Child:
         root = self._root(points)
-        host_id = 0 if self._slots is None else self._slots.take()
-        group: cgroups.Group | None = None
+        group, host_id = self.provide()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        child: Child | None = None
+        child = Child(0, -1, ours, group, host_id)
         try:
-            if self.place.version:
-                self._births += 1
-                group = cgroups.Group(self.place, str(self._births))
-            pid, pidfd = self._clone(root, theirs, group)
-            child = Child(pid, pidfd, ours, group, host_id)
-            self._admit(child)
-            ours.send(b"g")
-            ours.setblocking(False)
+            entrances = [] if group is None else group.entrances()
+            with self.inside(root):
+                child.pid, child.pidfd = kernel.clone3(ISOLATION, None if group is None else group.fd)
+                if child.pid == 0:
+                    init.main(theirs, entrances, self.surroundings)
+            wire.close_all(entrances)
+            self.admit(child)
         except BaseException:
-            if child is not None:
-                self.bury(child)
-            else:
-                ours.close()
-                self._release(group, host_id)
+            self.bury(child)
             raise
         finally:
             theirs.close()
         return child
 
-    def _clone(
-        self, root: baseroot.BaseRoot, theirs: socket.socket, group: cgroups.Group | None
-    ) -> tuple[int, int]:
-        """Fork an init whose mount namespace is a copy of the root's."""
-        entrances = [] if group is None else group.entrances()
+    def provide(self) -> tuple[cgroups.Group | None, int]:
+        """Give a new child a control group and an id of its own; raises OSError when there is none."""
+        host_id = 0 if self._slots is None else self._slots.take()
+        group: cgroups.Group | None = None
+        try:
+            if self.place.version:
+                self._births += 1
+                group = cgroups.Group(self.place, str(self._births))
+        except BaseException:
+            self.release(None, host_id)
+            raise
+        return group, host_id
+
+    @contextlib.contextmanager
+    def inside(self, root: baseroot.BaseRoot) -> Iterator[None]:
+        """Be in a root's mount namespace, so that a clone gets a copy of it."""
         kernel.setns(root.namespace_fd, kernel.CLONE_NEWNS)
         try:
-            pid, pidfd = kernel.clone3(_ISOLATION, None if group is None else group.fd)
-            if pid == 0:
-                init.main(theirs, entrances, self._surroundings)
+            yield
         finally:
             kernel.setns(self._home, kernel.CLONE_NEWNS)
-            wire.close_all(entrances)
-        return pid, pidfd
 
-    def _admit(self, child: Child) -> None:
+    def admit(self, child: Child) -> None:
         """Do the parent's part for a child that waits: its ids, and its precedence in an out-of-memory kill."""
+        self._pids.add(child.pid)
         write_map(child.pid, "setgroups", "deny")
         write_map(child.pid, "uid_map", f"{USER_ID} {child.host_id} 1")
         write_map(child.pid, "gid_map", f"{USER_ID} {child.host_id} 1")
         write_map(child.pid, "oom_score_adj", str(OOM_SCORE_ADJ))
+        child.channel.send(b"g")
+        child.channel.setblocking(False)
 
-    def _release(self, group: cgroups.Group | None, host_id: int) -> None:
+    def release(self, group: cgroups.Group | None, host_id: int) -> None:
+        """Take back what `provide` gave."""
         if group is not None and not group.remove():
             self._doomed.append(group)
         if self._slots is not None:

@@ -112,6 +112,9 @@ class Policy:
         mounts: what of the host is visible, besides the system's own programs and libraries.
         limits: what may be used.
         workdir: the writable working directory; scratch space unless a mount has the same target.
+        loopback_port: the loopback device is up, with one listening TCP socket on 127.0.0.1 and this port, which is
+            handed out (`Sandbox.listener_fd`); None for no network at all. Nothing leads from there to the host but
+            what accepts on that socket.
 
     Raises:
         PolicyError: a target is relative, not normalised, protected, used twice or below a file.
@@ -120,6 +123,7 @@ class Policy:
     mounts: tuple[Bind, ...] = ()
     limits: Limits = field(default_factory=Limits)
     workdir: str = DEFAULT_WORKDIR
+    loopback_port: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.mounts) > MAX_MOUNTS:
@@ -131,6 +135,8 @@ class Policy:
                 raise PolicyError(f"two mounts have the target {bind.target!r}")
             seen.add(bind.target)
         check_target(self.workdir, "workdir")
+        if self.loopback_port is not None and not 0 < self.loopback_port < 65_536:
+            raise PolicyError(f"loopback_port must be between 1 and 65535, not {self.loopback_port!r}")
         if self.workdir == TMP:
             raise PolicyError(f"workdir must not be {TMP!r}, which is scratch space of its own")
 

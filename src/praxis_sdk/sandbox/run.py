@@ -40,17 +40,28 @@ class Sandbox:
     """One command in its sandbox; made by `Launcher.spawn`."""
 
     def __init__(
-        self, pid: int, pidfd: int, harvest: Sequence[Harvest], ended: asyncio.Future[SandboxExit]
+        self,
+        pid: int,
+        pidfd: int,
+        harvest: Sequence[Harvest],
+        ended: asyncio.Future[SandboxExit],
+        listener_fd: int = -1,
     ) -> None:
         self.pid = pid
         self._pidfd = pidfd
         self._harvest = tuple(harvest)
         self._ended = ended
+        self._listener_fd = listener_fd
 
     @property
     def harvest(self) -> tuple[Harvest, ...]:
         """What was written, mount by mount; complete once `wait` has returned, readable until `close`."""
         return self._harvest
+
+    @property
+    def listener_fd(self) -> int:
+        """The socket that listens inside (`Policy.loopback_port`), non-blocking; closed by `close`. -1 without one."""
+        return self._listener_fd
 
     def terminate(self) -> None:
         """Ask the tool (its process group) to end: SIGTERM, forwarded by the init. Harmless when it has ended."""
@@ -74,6 +85,9 @@ class Sandbox:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._listener_fd >= 0:
+            os.close(self._listener_fd)
+            self._listener_fd = -1
         for item in self._harvest:
             os.close(item.fd)
         self._harvest = ()

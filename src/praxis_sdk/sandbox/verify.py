@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import struct
 
@@ -28,6 +29,15 @@ _SIOCGIFFLAGS = 0x8913
 _IFF_UP = 0x1
 
 
+# A read-only, nosuid, nodev mount without peers, of a file system that may be here.
+_PLAIN_MOUNT = re.compile(
+    r"^\S+ \S+ \S+ \S+ \S+ ro,nosuid,nodev\S* - (?!(?:"
+    + "|".join(sorted(FORBIDDEN_FILE_SYSTEMS))
+    + r") )\S+ .*\n",
+    re.MULTILINE,
+)
+
+
 class RefusedError(Exception):
     """The finished sandbox is not what it should be; nothing of the user has run."""
 
@@ -41,9 +51,12 @@ class Expectation:
         outside: namespace -> inode of the launcher's own, which the sandbox must have left.
         descriptors: the open files that init holds on purpose.
         no_groups: supplementary groups must be empty (a launcher without privileges cannot drop its own).
+        pid: the process id inside.
+        filters: how many system-call filters there are at least, on top of each other.
+        loopback: the loopback device may be up.
     """
 
-    __slots__ = ("descriptors", "identity", "no_groups", "outside", "writable")
+    __slots__ = ("descriptors", "filters", "identity", "loopback", "no_groups", "outside", "pid", "writable")
 
     def __init__(
         self,
@@ -53,12 +66,18 @@ class Expectation:
         descriptors: Iterable[int],
         *,
         no_groups: bool,
+        pid: int = 1,
+        filters: int = 1,
+        loopback: bool = False,
     ) -> None:
         self.identity = identity
         self.writable = frozenset(writable)
         self.outside = outside
         self.descriptors = frozenset(descriptors)
         self.no_groups = no_groups
+        self.pid = pid
+        self.filters = filters
+        self.loopback = loopback
 
 
 def verify(expected: Expectation) -> None:
@@ -71,9 +90,22 @@ def verify(expected: Expectation) -> None:
         *_process_differences(expected),
         *_namespace_differences(expected),
         *_mount_differences(expected),
-        *_network_differences(),
-        *_descriptor_differences(expected),
+        *_network_differences(loopback=expected.loopback),
+        *_descriptor_differences(expected.descriptors),
     ]
+    _insist(differences)
+
+
+def verify_descriptors(expected: Iterable[int]) -> None:
+    """Look once more, before the work begins, whether exactly these files are open.
+
+    Raises:
+        RefusedError: names every other one.
+    """
+    _insist(_descriptor_differences(frozenset(expected)))
+
+
+def _insist(differences: list[str]) -> None:
     if differences:
         raise RefusedError("; ".join(differences))
 
@@ -81,6 +113,17 @@ def verify(expected: Expectation) -> None:
 def own_namespaces() -> dict[str, int]:
     """Return namespace -> inode of the calling process."""
     return {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMESPACES}
+
+
+def own_filters() -> int:
+    """Return how many system-call filters the calling process has, on top of each other."""
+    return count_filters(_read("/proc/self/status"))
+
+
+def count_filters(status: str) -> int:
+    """Return what the text of a `/proc/<pid>/status` says about system-call filters."""
+    _, _, rest = status.partition("\nSeccomp_filters:\t")
+    return int(rest.partition("\n")[0] or 0)
 
 
 def _process_differences(expected: Expectation) -> list[str]:
@@ -93,15 +136,19 @@ def _process_differences(expected: Expectation) -> list[str]:
     found = [
         f"{name} is not {value!r}" for name, value in wanted.items() if f"\n{name}:\t{value}\n" not in status
     ]
-    if os.getpid() != 1:
-        found.append(f"pid is {os.getpid()}, not 1")
+    if (count := count_filters(status)) < expected.filters:
+        found.append(f"Seccomp_filters is {count}, not {expected.filters}")
+    if os.getpid() != expected.pid:
+        found.append(f"pid is {os.getpid()}, not {expected.pid}")
     return found
 
 
 def _namespace_differences(expected: Expectation) -> list[str]:
     inside = own_namespaces()
     return [
-        f"{name} namespace is the launcher's" for name in NAMESPACES if inside[name] == expected.outside[name]
+        f"{name} namespace is the launcher's"
+        for name, inode in expected.outside.items()
+        if inside[name] == inode
     ]
 
 
@@ -109,7 +156,8 @@ def _mount_differences(expected: Expectation) -> list[str]:
     found = []
     devices = {f"/dev/{name}" for name in DEVICES}
     missing = set(expected.writable)
-    for line in _read("/proc/self/mountinfo").splitlines():
+    # Most mounts are beyond doubt at first sight; only the others are taken apart.
+    for line in _PLAIN_MOUNT.sub("", _read("/proc/self/mountinfo")).splitlines():
         fields = line.split(" ")
         where = _unescape(fields[4]) if "\\" in fields[4] else fields[4]
         options = fields[5].split(",")
@@ -134,19 +182,19 @@ def _unescape(path: str) -> str:
     return path
 
 
-def _network_differences() -> list[str]:
+def _network_differences(*, loopback: bool) -> list[str]:
     lines = _read("/proc/self/net/dev").splitlines()[2:]
     found = [
         f"network device {line.split(':')[0].strip()}" for line in lines if line.split(":")[0].strip() != "lo"
     ]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         answer = fcntl.ioctl(probe, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
-    if struct.unpack("16sh14x", answer)[1] & _IFF_UP:
+    if struct.unpack("16sh14x", answer)[1] & _IFF_UP and not loopback:
         found.append("network device lo is up")
     return found
 
 
-def _descriptor_differences(expected: Expectation) -> list[str]:
+def _descriptor_differences(expected: frozenset[int]) -> list[str]:
     directory = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # listdir on a descriptor duplicates it for the walk: take out both.
@@ -154,7 +202,7 @@ def _descriptor_differences(expected: Expectation) -> list[str]:
     finally:
         os.close(directory)
     unexpected = []
-    for fd in sorted(open_now - expected.descriptors):
+    for fd in sorted(open_now - expected):
         try:
             os.fstat(fd)
         except OSError:

@@ -24,6 +24,11 @@ MAX_DESCRIPTORS = 128
 
 _ANCILLARY_BYTES = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * 4)
 _IN_MEMORY_FILE = b"@"
+# Plain numbers: arithmetic on the enumerations costs more than the system call.
+_TRUNCATED = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_SOCKET_LEVEL, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
 class WireError(Exception):
@@ -75,14 +80,13 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         BlockingIOError: nothing to read on a non-blocking socket.
     """
     try:
-        packet, ancillary, flags, _ = channel.recvmsg(
-            MAX_PACKET_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
+        packet, ancillary, flags, _ = _receive_packet(channel)
     except ConnectionResetError:
-        return None
+        # The other side left something unread. That is said once, before what it had still sent.
+        packet, ancillary, flags, _ = _receive_packet(channel)
     descriptors = array.array("i")
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _SOCKET_LEVEL and kind == _RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
     received = list(descriptors)
     if not packet:
@@ -93,6 +97,10 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     except (WireError, ValueError, IndexError, OSError) as problem:
         close_all(received)
         raise WireError(f"malformed frame: {problem}") from problem
+
+
+def _receive_packet(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+    return channel.recvmsg(MAX_PACKET_BYTES, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
 
 
 def memory_file(name: str, content: bytes) -> int:
@@ -127,7 +135,7 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 
 def _decode(packet: bytes, flags: int, received: list[int]) -> dict[str, Any]:
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & _TRUNCATED:
         raise WireError("truncated")
     message = json.loads(read_memory_file(received.pop()) if packet == _IN_MEMORY_FILE else packet)
     if not isinstance(message, dict):
@@ -136,5 +144,5 @@ def _decode(packet: bytes, flags: int, received: list[int]) -> dict[str, Any]:
 
 
 def _send_packet(channel: socket.socket, packet: bytes, descriptors: list[int]) -> None:
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    channel.sendmsg([packet], ancillary, socket.MSG_NOSIGNAL)
+    ancillary = [(_SOCKET_LEVEL, _RIGHTS, array.array("i", descriptors))] if descriptors else []
+    channel.sendmsg([packet], ancillary, _NO_SIGNAL)

@@ -1,0 +1,142 @@
+"""The zygote's own program: imports what is to be preloaded, then forks one child per request.
+
+Runs in the environment's interpreter, already confined by `stem`, and knows nothing of any job. It is single-threaded
+and says so before every fork: a lock that another thread holds would stay locked in the child for ever.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import os
+import signal
+import socket
+import sys
+
+from praxis_sdk.sandbox import forked, init, kernel, verify, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Handler = Callable[[], object]
+
+MAX_ERROR_CHARS = 2000
+_THREADS = "/proc/self/task"
+_ONLY_LOCKS = frozenset({"threading", "logging", "concurrent.futures.thread"})
+_BORN = b'{"born":true}'
+
+
+class PreloadError(Exception):
+    """A module cannot be preloaded."""
+
+
+def main(fd: int) -> NoReturn:
+    """Serve the launcher on the inherited socket `fd`; exits when it closes."""
+    channel = socket.socket(fileno=fd)
+    channel.set_inheritable(False)
+    received = wire.receive(channel)
+    if received is None:
+        os._exit(0)
+    settings, descriptors = received
+    surroundings = init.Surroundings(
+        verify.own_namespaces(),
+        settings["last_capability"],
+        wire.read_memory_file(descriptors[0]),
+        address_space=settings["address_space"],
+        tasks_counted=settings["tasks_counted"],
+        privileged=settings["privileged"],
+        filters=verify.own_filters(),
+    )
+    handlers = _collect_handlers()
+    try:
+        program = _load(channel, settings)
+    except PreloadError as problem:
+        wire.send(channel, wire.encode({"unable": str(problem)[:MAX_ERROR_CHARS]}))
+        os._exit(1)
+    for name in [name for name in sys.modules if name.split(".")[0] == "praxis_sdk"]:
+        del sys.modules[name]  # a job that imports the real one shall find that
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # a collection in the children would copy the pages that they share
+    wire.send(channel, wire.encode({"loaded": True}))
+    _serve(channel, surroundings, program, handlers, settings["isolation"])
+
+
+def _collect_handlers() -> list[Handler]:
+    """Note from now on what modules want to be called in a forked child; `kernel.clone3` does not do that."""
+    handlers: list[Handler] = []
+    register = os.register_at_fork
+
+    def collect(**named: Any) -> None:
+        register(**named)
+        handler = named.get("after_in_child")
+        # These make new locks, in case that another thread holds the old ones.
+        if handler is not None and getattr(handler, "__module__", None) not in _ONLY_LOCKS:
+            handlers.append(handler)
+
+    os.register_at_fork = collect
+    return handlers
+
+
+def _load(channel: socket.socket, settings: dict[str, Any]) -> Callable[[int], int]:
+    sys.path.extend(path for path in settings["search_paths"] if path not in sys.path)
+    for name in settings["preload"]:
+        wire.send(channel, wire.encode({"loading": name}))
+        try:
+            importlib.import_module(name)
+        except BaseException as problem:
+            raise PreloadError(f"'{name}': {type(problem).__name__}: {problem}") from problem
+        if (count := _other_threads()) > 0:
+            raise PreloadError(
+                f"'{name}': it left {count} threads running; nothing may be forked beside them"
+                " (number libraries: OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=1)"
+            )
+    path = settings["program"]
+    wire.send(channel, wire.encode({"loading": path}))
+    try:
+        spec = importlib.util.spec_from_file_location(os.path.basename(path).removesuffix(".py"), path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        program: Callable[[int], int] = module.main
+    except BaseException as problem:
+        raise PreloadError(f"'{path}': {type(problem).__name__}: {problem}") from problem
+    return program
+
+
+def _serve(
+    channel: socket.socket,
+    surroundings: init.Surroundings,
+    program: Callable[[int], int],
+    handlers: list[Handler],
+    isolation: int,
+) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        received = wire.receive(channel)
+        if received is None:
+            os._exit(0)
+        _, descriptors = received
+        if (count := _other_threads()) > 0:
+            wire.send(channel, wire.encode({"unable": f"{count} threads are running beside the zygote"}))
+            os._exit(1)
+        try:
+            pid, pidfd = kernel.clone3(isolation)
+        except OSError as problem:
+            wire.send(channel, wire.encode({"barren": [problem.errno, str(problem)]}))
+            wire.close_all(descriptors)
+            continue
+        if pid == 0:
+            ours, *entrances = descriptors
+            child = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, ours)
+            forked.live(child, entrances, surroundings, program, handlers)
+        wire.send(channel, _BORN, [pidfd])
+        wire.close_all([*descriptors, pidfd])
+
+
+def _other_threads() -> int:
+    return os.stat(_THREADS).st_nlink - 3
