@@ -375,7 +375,7 @@ def test_unknown_environment_is_missing(store: EnvironmentStore) -> None:
 
 
 def test_what_is_no_python_is_refused(store: EnvironmentStore) -> None:
-    with pytest.raises(ValidationError, match="not a Python of 3.11"):
+    with pytest.raises(ValidationError, match=r"not a Python of 3\.11"):
         store.build("words", "", python="/bin/true")
 
 

@@ -7,13 +7,14 @@ streams. Whatever ends the attempt, the sandbox is dead when `run` returns.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, Self, TypeVar
 
-from praxis_sdk.errors import PlatformError
+from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import OutputListener
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.jobs import harness, strict_json
@@ -22,6 +23,7 @@ from praxis_sdk.jobs.payload import MAX_DOCUMENT_DEPTH
 from praxis_sdk.sandbox import Harvest, Launcher, Policy, Sandbox, SandboxExit
 
 _RESULT: Final = (harness.RESULT_FOLDER, harness.RESULT_FILE)
+_T = TypeVar("_T")
 _KILL_BOUND_S: Final = 30.0
 _ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it escaped
 
@@ -63,12 +65,15 @@ class Attempt:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._sandbox is not None:
-            self._sandbox.kill()
-            await asyncio.shield(self._sandbox.wait())
-            self._sandbox.close()
-        for reader in self._readers:
-            reader.close()
+        try:
+            if self._sandbox is not None:
+                self._sandbox.kill()
+                await asyncio.shield(_bounded(self._sandbox.wait()))
+        finally:
+            if self._sandbox is not None:
+                self._sandbox.close()
+            for reader in self._readers:
+                reader.close()
 
     async def run(self, order: IO[bytes], variables: Mapping[str, str]) -> Ended:
         """Carry out an order.
@@ -95,7 +100,9 @@ class Attempt:
         elif capture.overflow.done():
             over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
             limit = LimitName.STDOUT if over else LimitName.STDERR
-        result, too_long, problem = await asyncio.to_thread(self._read_result)
+        # A descriptor of its own for the thread: whoever is cancelled closes the other one.
+        folder_fd = os.dup(self.outputs.fd)
+        result, too_long, problem = await asyncio.to_thread(self._read_result, folder_fd)
         return Ended(exit_, limit, timed_out, capture, result, too_long, problem)
 
     @property
@@ -112,13 +119,22 @@ class Attempt:
                 reader, writer = PipeReader.open_pipe(stream, capture)
                 self._readers.append(reader)
                 writers.append(writer)
-            self._sandbox = await self.launcher.fork(
-                Policy(limits=self.limits.for_sandbox()),
-                order.fileno(),
-                stdout=writers[0],
-                stderr=writers[1],
-                variables=variables,
+            forking = asyncio.ensure_future(
+                self.launcher.fork(
+                    Policy(limits=self.limits.for_sandbox()),
+                    order.fileno(),
+                    stdout=writers[0],
+                    stderr=writers[1],
+                    variables=variables,
+                )
             )
+            try:
+                self._sandbox = await asyncio.shield(forking)
+            except asyncio.CancelledError:
+                # Whoever cancels is promised that the sandbox is dead, so it must be had before it can be killed.
+                with contextlib.suppress(PlatformError, ValidationError):
+                    self._sandbox = await _bounded(forking)
+                raise
         finally:
             for writer in writers:
                 os.close(writer)
@@ -131,26 +147,24 @@ class Attempt:
             timed_out = not ending.done() and not capture.overflow.done()
             if not ending.done():
                 sandbox.kill()
-            try:
-                exit_ = await asyncio.wait_for(asyncio.shield(ending), _KILL_BOUND_S)
-            except TimeoutError as error:
-                raise PlatformError(
-                    f"the sandbox was killed and is not gone after {_KILL_BOUND_S:g} s"
-                ) from error
+            exit_ = await _bounded(asyncio.shield(ending))
             for reader in self._readers:
                 await reader.wait()
             return exit_, timed_out
         finally:
             ending.cancel()
 
-    def _read_result(self) -> tuple[Mapping[str, Any] | None, bool, str]:
+    def _read_result(self, folder_fd: int) -> tuple[Mapping[str, Any] | None, bool, str]:
         """Read the result file the way one opens what a stranger left: by descriptor, following nothing.
 
         Returns:
             The result, whether it is too long, and what else is wrong with it.
         """
         most = self.limits.outputs_bytes * _ESCAPES + harness.MAX_TRACEBACK_CHARS * _ESCAPES + (64 << 10)
-        data = _read_below(self.outputs.fd, _RESULT, most + 1)
+        try:
+            data = _read_below(folder_fd, _RESULT, most + 1)
+        finally:
+            os.close(folder_fd)
         if data is None:
             return None, False, ""
         if len(data) > most:
@@ -183,3 +197,11 @@ def _read_below(folder_fd: int, path: tuple[str, str], max_bytes: int) -> bytes 
             return file.read(max_bytes)
     finally:
         os.close(file_fd)
+
+
+async def _bounded(ending: Awaitable[_T]) -> _T:
+    """Wait for what must come soon: a sandbox that was killed, or one that is being made."""
+    try:
+        return await asyncio.wait_for(ending, _KILL_BOUND_S)
+    except TimeoutError as error:
+        raise PlatformError(f"a sandbox was neither made nor gone within {_KILL_BOUND_S:g} s") from error

@@ -13,12 +13,11 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import praxis_sdk
 from praxis_sdk.errors import ValidationError
@@ -37,12 +36,9 @@ from praxis_sdk.jobs.artifacts import (
 )
 from praxis_sdk.jobs.attempt import Attempt, Ended
 from praxis_sdk.jobs.dedupe import dedupe_key
-from praxis_sdk.jobs.environment_inspection import INSIDE
 from praxis_sdk.jobs.environments import Environment, EnvironmentMissing, EnvironmentStore
-from praxis_sdk.jobs.limits import LimitName
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import (
-    CODE_OF_LIMIT,
     BoundedText,
     FailureCode,
     JobFailure,
@@ -52,20 +48,12 @@ from praxis_sdk.jobs.result import (
     RejectedArtifact,
 )
 from praxis_sdk.jobs.results import ResultStore
-from praxis_sdk.jobs.sanitize import Sanitizer
 from praxis_sdk.jobs.stations import Station, Stations
+from praxis_sdk.jobs.verdict import failure_of, sanitized, sanitizer_for
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus, FailureCategory
-from praxis_sdk.units import format_bytes
 
 log = get_logger("praxis.jobs")
-
-_LIMIT_OF_COLLECTION: Final = {
-    "artifact_count": LimitName.ARTIFACT_COUNT,
-    "artifact_total_bytes": LimitName.ARTIFACT_TOTAL,
-    "file_size_bytes": LimitName.FILE_SIZE,
-    "files": LimitName.FILES,
-}
 
 
 class _Refused(Exception):
@@ -139,9 +127,9 @@ class JobExecutor:
         payload: JobPayload,
         *,
         on_output: OutputListener | None = None,
-        on_progress: Callable[[str], None] = print,
+        on_progress: Callable[[str], None] = lambda line: None,
     ) -> JobResult:
-        """Run one job, or return the stored result of an equal one; the result is kept when this returns.
+        """Run one job, or take the stored result of an equal one, and keep the result.
 
         Args:
             payload: the job.
@@ -151,11 +139,10 @@ class JobExecutor:
         Raises:
             PlatformError: the platform failed.
         """
-        began = _Clock(self._now(), time.monotonic())
         events = log.bind(job_id=payload.job_id, runtime=payload.runtime)
         events.info("job.status", status="running")
-        result = await self._result(payload, began, on_output, on_progress)
-        await asyncio.to_thread(self._results.put, payload, result)
+        result = await self.execute(payload, on_output=on_output, on_progress=on_progress)
+        await self.keep(payload, result)
         events.info(
             "job.status",
             status=str(result.status),
@@ -166,6 +153,27 @@ class JobExecutor:
             **result.usage.model_dump(exclude_none=True),
         )
         return result
+
+    async def execute(
+        self,
+        payload: JobPayload,
+        *,
+        on_output: OutputListener | None = None,
+        on_progress: Callable[[str], None] = lambda line: None,
+    ) -> JobResult:
+        """Do as `run` does, and leave it to the caller whether the result counts.
+
+        When this returns or raises, also when it is cancelled, the job's sandbox is dead.
+        """
+        return await self._result(payload, _Clock(self._now(), time.monotonic()), on_output, on_progress)
+
+    async def keep(self, payload: JobPayload, result: JobResult) -> None:
+        """Keep a result that counts; durable when this returns.
+
+        Raises:
+            StoreUnavailable: it cannot be written.
+        """
+        await asyncio.to_thread(self._results.put, payload, result)
 
     async def _result(
         self,
@@ -193,7 +201,7 @@ class JobExecutor:
                 failure=JobFailure(
                     category=refusal.category,
                     code=refusal.code,
-                    message=_sanitizer(environment).message(str(refusal)),
+                    message=sanitizer_for(environment).message(str(refusal)),
                 ),
                 env_version=environment.env_version if environment else None,
                 executor_version=praxis_sdk.__version__,
@@ -231,9 +239,7 @@ class JobExecutor:
             ignored = work.leave | {harness.RESULT_FOLDER, "__pycache__"}
             # Looking costs microseconds, and a thread more: most jobs leave nothing.
             if ended.limit is None and ended.exit.exit_code == 0 and _holds_more_than(ignored, outputs):
-                collection = await asyncio.to_thread(
-                    collect, outputs, _artifact_limits(payload), exclude=ignored
-                )
+                collection = await _collected(outputs, _artifact_limits(payload), ignored)
                 artifacts = await upload(collection, outputs, self._artifacts)
             usage = _usage(ended, artifacts, findings, attempt)
         return _judge(payload, station.environment, key, began, ended, findings, collection, artifacts, usage)
@@ -336,6 +342,19 @@ def _artifact_limits(payload: JobPayload) -> ArtifactLimits:
     )
 
 
+async def _collected(outputs: int, limits: ArtifactLimits, ignored: frozenset[str]) -> Collection:
+    """Collect in a thread that has a descriptor of its own: whoever is cancelled closes the other one."""
+    own = os.dup(outputs)
+
+    def look() -> Collection:
+        try:
+            return collect(own, limits, exclude=ignored)
+        finally:
+            os.close(own)
+
+    return await asyncio.to_thread(look)
+
+
 def _holds_more_than(names: frozenset[str] | set[str], folder_fd: int) -> bool:
     with os.scandir(folder_fd) as entries:
         return any(entry.name not in names for entry in entries)
@@ -371,12 +390,11 @@ def _judge(
     usage: JobUsage,
 ) -> JobResult:
     """Decide what the end means (DESIGN, table of failures)."""
-    limit, failure = _failure(payload, ended, findings, collection, usage)
+    limit, failure = failure_of(payload, ended, findings, collection, usage)
     status = ExecutionStatus.COMPLETED
     if failure is not None:
         status = ExecutionStatus.TIMED_OUT if ended.timed_out else ExecutionStatus.FAILED
-        clean = _sanitizer(environment)
-        failure = _sanitized(failure, clean)
+        failure = sanitized(failure, sanitizer_for(environment))
     capture, limits = ended.capture, payload.limits
     return JobResult(
         job_id=payload.job_id,
@@ -389,6 +407,7 @@ def _judge(
             capture.kept("stderr"), max_bytes=limits.stderr_bytes, total_bytes=capture.seen_bytes("stderr")
         ),
         exit_code=ended.exit.exit_code,
+        signal=ended.exit.signal,
         artifacts=artifacts,
         rejected_artifacts=tuple(
             RejectedArtifact(name=one.name, reason=one.detail) for one in collection.rejected
@@ -401,72 +420,3 @@ def _judge(
         timings=began.timings(),
         dedupe_key=key,
     )
-
-
-def _failure(
-    payload: JobPayload, ended: Ended, findings: Findings, collection: Collection, usage: JobUsage
-) -> tuple[LimitName | None, JobFailure | None]:
-    exit_ = ended.exit
-    limit = ended.limit
-    message = ""
-    if limit is None and ended.result_too_long:
-        limit, message = LimitName.OUTPUTS, "the returned value is too long"
-    elif limit is None and collection.exceeded is not None:
-        limit, message = _LIMIT_OF_COLLECTION[collection.exceeded.limit], collection.exceeded.message
-    elif limit is None and usage.outputs_bytes > payload.limits.outputs_bytes:
-        limit, message = LimitName.OUTPUTS, "the returned value is too long"
-    if limit is not None:
-        allowed = getattr(payload.limits, limit)
-        shown = format_bytes(allowed) if limit.endswith("_bytes") else f"{allowed:g}"
-        text = message or f"ended by its limit {limit} of {shown}"
-        return limit, JobFailure(
-            category=FailureCategory.RESOURCE_LIMIT, code=CODE_OF_LIMIT[limit], message=text
-        )
-    if exit_.killed_by == "seccomp":
-        return None, JobFailure(
-            category=FailureCategory.SANDBOX_VIOLATION,
-            code=FailureCode.FORBIDDEN_SYSTEM_CALL,
-            message="made a forbidden system call and was killed",
-        )
-    if exit_.signal is not None:
-        return None, JobFailure(
-            category=FailureCategory.USER_CODE_ERROR,
-            code=FailureCode.KILLED_BY_SIGNAL,
-            message=f"ended by {_signal_name(exit_.signal)}",
-        )
-    if findings.code is not None or exit_.exit_code != 0:
-        code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
-        return None, JobFailure(
-            category=FailureCategory.USER_CODE_ERROR,
-            code=code,
-            message=findings.message or f"exited with code {exit_.exit_code}",
-            traceback=findings.traceback or None,
-        )
-    if collection.rejected_count:
-        first = collection.rejected[0]
-        return None, JobFailure(
-            category=FailureCategory.USER_CODE_ERROR,
-            code=FailureCode.INVALID_ARTIFACT,
-            message=f"{collection.rejected_count} outputs cannot be artifacts; '{first.name}': {first.detail}",
-        )
-    return None, None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"
-
-
-def _sanitized(failure: JobFailure, clean: Sanitizer) -> JobFailure:
-    """Return a failure whose texts name nothing of the host."""
-    traceback = clean.traceback(failure.traceback) if failure.traceback else None
-    return failure.model_copy(update={"message": clean.message(failure.message), "traceback": traceback})
-
-
-def _sanitizer(environment: Environment | None) -> Sanitizer:
-    paths = {INSIDE: "<environment>"}
-    if environment is not None:
-        paths |= {str(path): "<environment>" for path in environment.bind_paths}
-    return Sanitizer(paths=paths, host_names=(os.uname().nodename,))

@@ -133,6 +133,7 @@ def run_python(order: dict[str, Any], folder: str) -> int:
     sys.path.insert(0, folder)  # files that came with the job can be imported
     result: dict[str, Any] = {}
     code, value = 0, None
+    owner = os.getpid()
     try:
         try:
             value = evaluate(order)
@@ -152,6 +153,8 @@ def run_python(order: dict[str, Any], folder: str) -> int:
         sys.stderr.flush()
     except Exception:  # the job closed or replaced them
         code = code or 1
+    if os.getpid() != owner:  # a fork of the job that came to its end; the result is the job's own
+        os._exit(code)
     write_result(result, folder)
     return code
 
@@ -384,6 +387,7 @@ def write_result(result: dict[str, Any], folder: str) -> None:
     """Write the result where the executor looks for it."""
     content = _dumps(result, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     path = f"{folder}/{RESULT_FOLDER}/{RESULT_FILE}"
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the job is over, and may have left none to open
     os.makedirs(os.path.dirname(path), exist_ok=True)  # the job may have removed it
     target = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:

@@ -76,21 +76,8 @@ class JobState(StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
-class Clock(Protocol):
-    """The time, so that tests may move it."""
-
-    def now(self) -> datetime:
-        """Return the date and time, in UTC."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Return when so much time has passed."""
-
-
-class SystemClock:
-    """The time of this machine."""
+class Clock:
+    """The time of this machine; tests hand over another."""
 
     def now(self) -> datetime:
         """Return the date and time, in UTC."""
@@ -103,16 +90,6 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Return when so much time has passed."""
         await asyncio.sleep(seconds)
-
-
-class Cancellation(Protocol):
-    """Whether somebody wants the end of a job; `asyncio.Event` is one."""
-
-    def is_set(self) -> bool:
-        """Tell whether its end is wanted."""
-
-    async def wait(self) -> Any:
-        """Return when its end is wanted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +114,7 @@ class Claim:
     queued_at: datetime
     queue_s: float
     lease_s: float
-    cancelled: Cancellation = field(repr=False)
+    cancelled: asyncio.Event = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -265,7 +242,7 @@ class MemoryQueue:
         self._max_finished = max_finished
         self._lease_s = lease_s
         self._max_lost = max_lost
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._tokens = itertools.count(1)
         self._waiting: OrderedDict[str, _Job] = OrderedDict()
         self._held: dict[str, _Job] = {}
@@ -302,16 +279,8 @@ class MemoryQueue:
         job.lease_until = now + self._lease_s
         self._first_lease = min(self._first_lease, job.lease_until)
         self._held[job.job_id] = job
-        return Claim(
-            job.job_id,
-            job.document,
-            job.token,
-            worker_id,
-            job.queued_at,
-            max(0.0, now - job.queued),
-            self._lease_s,
-            job.cancelled,
-        )
+        held = (job.job_id, job.document, job.token, worker_id, job.queued_at)
+        return Claim(*held, max(0.0, now - job.queued), self._lease_s, job.cancelled)
 
     async def wait(self) -> None:
         """Return when a job waits, be it because the lease of another worker ran out."""
@@ -320,11 +289,11 @@ class MemoryQueue:
             if self._waiting:
                 return
             changed = self._changed
-            if not self._held:
-                await changed.wait()
-            else:
+            if self._held:
                 left_s = max(0.0, self._first_lease - self._clock.monotonic())
                 await first_of(changed.wait(), self._clock.sleep(left_s))
+            else:
+                await changed.wait()
 
     async def heartbeat(self, claim: Claim) -> bool:
         """Renew the lease."""
@@ -363,7 +332,7 @@ class MemoryQueue:
         if job.result is None:
             job.cancelled.set()
             if not job.token:
-                self._finish(job, self._cancelled(job))
+                self._finish(job, self._made_here(job, ExecutionStatus.CANCELLED, None))
         return job.state
 
     async def status(self, job_id: str) -> JobState:
@@ -409,11 +378,10 @@ class MemoryQueue:
             job.lost += 1
             if job.cancelled.is_set():
                 message = "cancelled; its worker was lost before it could say that the sandbox is gone"
-                self._finish(job, self._cancelled(job, _worker_lost(message)))
+                self._finish(job, self._made_here(job, ExecutionStatus.CANCELLED, _worker_lost(message)))
             elif job.lost >= self._max_lost:
                 message = f"its worker was lost {job.lost} times, which is the limit (max_lost)"
-                failure = _worker_lost(message)
-                self._finish(job, self._made_here(job, ExecutionStatus.FAILED, failure))
+                self._finish(job, self._made_here(job, ExecutionStatus.FAILED, _worker_lost(message)))
             else:
                 self._requeue(job)
         self._first_lease = min((job.lease_until for job in self._held.values()), default=math.inf)
@@ -435,9 +403,6 @@ class MemoryQueue:
         if len(self._finished) > self._max_finished:
             self._finished.popitem(last=False)
         job.ended.set()
-
-    def _cancelled(self, job: _Job, failure: JobFailure | None = None) -> JobResult:
-        return self._made_here(job, ExecutionStatus.CANCELLED, failure)
 
     def _made_here(self, job: _Job, status: ExecutionStatus, failure: JobFailure | None) -> JobResult:
         return JobResult.model_validate(

@@ -223,6 +223,7 @@ class JobResult(JobPart):
     stdout: BoundedText = BoundedText()
     stderr: BoundedText = BoundedText()
     exit_code: StrictInt | None = Field(None, description="Exit code of the work; null where it has none.")
+    signal: int | None = Field(None, description="The signal that ended the work; null where none did.")
     artifacts: tuple[Artifact, ...] = ()
     rejected_artifacts: tuple[RejectedArtifact, ...] = ()
     usage: JobUsage = JobUsage()

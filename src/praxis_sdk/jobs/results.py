@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
+from praxis_sdk.jobs.artifacts import StoreUnavailable
 from praxis_sdk.jobs.payload import JobPayload, parse_payload
 from praxis_sdk.jobs.result import JobResult, parse_result
 
@@ -47,7 +48,7 @@ class ResultStore:
         A completed job also answers for equal jobs from now on.
 
         Raises:
-            PlatformError: it cannot be written.
+            StoreUnavailable: it cannot be written.
         """
         document = {"format": _FORMAT, "payload": payload.to_json(), "result": result.to_json()}
         _write(self._job_file(payload.job_id), json.dumps(document, ensure_ascii=False).encode())
@@ -80,14 +81,19 @@ class ResultStore:
         return result if result.dedupe_key == dedupe_key and result.succeeded else None
 
     def list(self) -> list[Record]:
-        """Return every record, the youngest first."""
-        if not self._jobs.is_dir():
-            return []
-        files = sorted(self._jobs.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        return [_parse(path.read_bytes(), path.name) for path in files if path.suffix == ".json"]
+        """Return every record, the youngest first.
 
-    async def referenced(self) -> AsyncIterator[str]:
-        """Go through the digests that kept results and their payloads name."""
+        Raises:
+            PlatformError: one is damaged.
+        """
+        found: list[tuple[int, Record]] = []
+        for path in self._jobs.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found.append((path.stat().st_mtime_ns, _parse(path.read_bytes(), path.name)))
+        return [record for _, record in sorted(found, key=lambda one: one[0], reverse=True)]
+
+    async def digests(self) -> AsyncIterator[str]:
+        """Go through the digests that kept results and their payloads name (`artifacts.References`)."""
         for record in self.list():
             for artifact in record.result.artifacts:
                 yield artifact.digest
@@ -127,4 +133,4 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
-        raise PlatformError(f"a result cannot be kept in {path.parent}: {error.strerror}") from error
+        raise StoreUnavailable(f"a result cannot be kept in {path.parent}: {error.strerror}") from error

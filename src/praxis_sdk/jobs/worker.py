@@ -1,13 +1,13 @@
 """The worker: claims jobs from a queue and has them run, one per slot (spec 3, sections 3 and 4).
 
-    claim -> validate -> executor.run -> complete             the common way
+    claim -> validate -> executor.execute -> complete             the common way
                   |            |
                   |            |- somebody cancelled the job: kill, then complete it as cancelled
                   |            |- the lease is lost: kill; somebody else has the job
                   |            '- the worker is to end: kill, then release the job for another worker
                   '- unacceptable: complete it as failed
 
-Theory of operation. `executor.run` is a task. To kill is to cancel that task; its end is the proof that the
+Theory of operation. `executor.execute` is a task. To kill is to cancel that task; its end is the proof that the
 sandbox is dead, because the executor returns only then. An end that is not proven within a bound is never
 called one: the result says so, and the slot takes no more jobs. Everything that fails around a job ends that job
 alone. The queue has the last word on every result.
@@ -21,17 +21,17 @@ import os
 import re
 import signal
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import praxis_sdk
-from praxis_sdk.errors import IsolationUnavailable, PraxisError, ValidationError
+from praxis_sdk.errors import IsolationUnavailable, PlatformError, PraxisError, ValidationError
 from praxis_sdk.jobs.artifacts import ArtifactChanged, ArtifactCorrupt, StoreUnavailable
 from praxis_sdk.jobs.metrics import JobMetrics, SilentMetrics
 from praxis_sdk.jobs.payload import SCHEMA_MAJOR, JobPayload, parse_payload
-from praxis_sdk.jobs.queue import Claim, Clock, JobQueue, SystemClock, first_of
+from praxis_sdk.jobs.queue import Claim, Clock, JobQueue, first_of
 from praxis_sdk.jobs.result import FailureCode, JobFailure, JobResult, JobTimings
 from praxis_sdk.jobs.sanitize import Sanitizer
 from praxis_sdk.log import Logger, get_logger
@@ -57,8 +57,11 @@ class Executor(Protocol):
     A call that is cancelled ends when the job's sandbox is dead, and not before.
     """
 
-    async def run(self, payload: JobPayload, *, on_progress: Callable[[str], None]) -> JobResult:
+    async def execute(self, payload: JobPayload, *, on_progress: Callable[[str], None]) -> JobResult:
         """Run one job and return its result; raises PlatformError when the platform failed."""
+
+    async def keep(self, payload: JobPayload, result: JobResult) -> None:
+        """Keep a result that the queue has accepted, so that it answers equal jobs."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Worker:
         self._queue = queue
         self._executor = executor
         self._metrics = metrics or SilentMetrics()
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._grace_s = grace_s
         self._kill_bound_s = kill_bound_s
         self._draining = asyncio.Event()
@@ -136,11 +139,11 @@ class Worker:
         """
         self._log.info("worker.started", slots=self.slots)
         self._metrics.slots(self.slots)
-        grace = asyncio.ensure_future(self._end_after_grace())
         slots = [asyncio.ensure_future(self._slot(number, until_empty)) for number in range(self.slots)]
+        grace = asyncio.ensure_future(self._end_after_grace(slots))
         try:
             with self._handled(signals):
-                await asyncio.gather(*slots)
+                await asyncio.wait(slots)
         finally:
             for task in (grace, *slots):
                 task.cancel()
@@ -172,10 +175,14 @@ class Worker:
         else:
             self.drain()
 
-    async def _end_after_grace(self) -> None:
+    async def _end_after_grace(self, slots: Sequence[asyncio.Future[None]]) -> None:
         await self._draining.wait()
-        await self._clock.sleep(self._grace_s)
+        await first_of(self._clock.sleep(self._grace_s), self._ending.wait())
         self._ending.set()
+        # A queue that does not answer must not keep a worker from ending; leases tell it what became of its jobs.
+        await self._clock.sleep(2 * self._kill_bound_s)
+        for slot in slots:
+            slot.cancel()
 
     # -- a slot
 
@@ -229,7 +236,10 @@ class Worker:
         wanted = asyncio.ensure_future(claim.cancelled.wait())
         ending = asyncio.ensure_future(self._ending.wait())
         try:
-            await asyncio.wait({work, wanted, heart, ending}, return_when=asyncio.FIRST_COMPLETED)
+            watched: set[asyncio.Future[Any]] = {work, wanted, heart, ending}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if work.cancelled():
+                return self._failed(claim, _internal(FailureCode.INTERNAL, "the executor gave up"))
             if work.done():
                 return work.result()
             reason = "cancelled" if wanted.done() else "lease_lost" if heart.done() else "worker_ends"
@@ -249,19 +259,25 @@ class Worker:
         work.cancel()
         await first_of(asyncio.wait({work}), self._clock.sleep(self._kill_bound_s))
         after_s = self._clock.monotonic() - began
-        if work.done():
-            return _Killed(reason, None, after_s)
-        events.error("job.not_proven_dead", reason=reason, after_s=after_s)
         message = f"killed, and not proven dead within {self._kill_bound_s:g} s"
+        if work.done():
+            failure = None if work.cancelled() else work.result().failure
+            if failure is None or failure.category is not FailureCategory.INTERNAL_ERROR:
+                return _Killed(reason, None, after_s)
+            message = f"killed, and not proven dead: {failure.message}"
+        events.error("job.not_proven_dead", reason=reason, after_s=after_s)
         return _Killed(reason, _internal(FailureCode.INTERNAL, message), after_s)
 
     async def _result(self, claim: Claim, events: Logger) -> JobResult:
         """Return how a job ended, whatever happens: a failure of the platform is told as one."""
         try:
             payload = _read(claim)
-            return await self._executor.run(
+            result = await self._executor.execute(
                 payload, on_progress=lambda line: events.debug("job.progress", line=line)
             )
+            if result.job_id != claim.job_id or result.status is ExecutionStatus.CANCELLED:
+                raise PlatformError(f"the executor returned a result of '{result.job_id}': {result.status}")
+            return result
         except ValidationError as error:
             return self._failed(claim, _invalid(claim, error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the platform's failure
@@ -274,6 +290,7 @@ class Worker:
         timings = result.timings.model_copy(update={"queued_at": claim.queued_at, "queue_s": claim.queue_s})
         result = result.model_copy(update={"timings": timings})
         if await self._complete(claim, result, events):
+            await self._keep(claim, result, events)
             self._ended(result, events)
         else:
             self._metrics.discarded("late")
@@ -297,7 +314,17 @@ class Worker:
     async def _report_cancelled(self, claim: Claim, failure: JobFailure | None, events: Logger) -> None:
         result = self._made_here(claim, ExecutionStatus.CANCELLED, failure)
         if await self._complete(claim, result, events):
+            await self._keep(claim, result, events)
             self._ended(result, events)
+
+    async def _keep(self, claim: Claim, result: JobResult, events: Logger) -> None:
+        """Keep what the queue has accepted; the queue has it, so a store that fails loses only an answer."""
+        try:
+            await self._executor.keep(_read(claim), result)
+        except ValidationError:
+            return  # the payload is what was wrong, and nothing can be filed under it
+        except PlatformError as error:
+            events.error("job.result_not_kept", detail=str(error))
 
     def _ended(self, result: JobResult, events: Logger) -> None:
         self._metrics.ended(result)

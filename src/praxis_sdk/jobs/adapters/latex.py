@@ -47,13 +47,14 @@ _DOCUMENT: Final = r"""\documentclass{article}
 
 # Runs inside the sandbox, by the Python adapter's harness.
 _DRIVER: Final = r"""
-import os, subprocess, sys
+import os, re, subprocess, sys
 
 def run(*command):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         text = done.stdout.decode("utf-8", "replace")
-        lines = [line for line in text.splitlines() if line.startswith("!") or line.startswith("l.")]
+        told = re.compile(r"!|l\.[0-9]|\S+:[0-9]+: ")
+        lines = [line for line in text.splitlines() if told.match(line)]
         print(text[-20000:], file=sys.stderr)
         sys.stderr.flush()
         os.write(2, ("\n" + command[0] + ": " + "; ".join(lines[:3]) + "\n").encode())

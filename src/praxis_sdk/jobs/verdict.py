@@ -1,0 +1,108 @@
+"""What the end of a job means (DESIGN, table of failures): pure, from facts to a failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+from praxis_sdk.jobs.adapters.base import Findings
+from praxis_sdk.jobs.artifacts import Collection
+from praxis_sdk.jobs.attempt import Ended
+from praxis_sdk.jobs.environment_inspection import INSIDE
+from praxis_sdk.jobs.environments import Environment
+from praxis_sdk.jobs.limits import LimitName
+from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.result import CODE_OF_LIMIT, FailureCode, JobFailure, JobUsage
+from praxis_sdk.jobs.sanitize import Sanitizer
+from praxis_sdk.states import FailureCategory
+from praxis_sdk.units import format_bytes
+
+_LIMIT_OF_COLLECTION: Final = {
+    "artifact_count": LimitName.ARTIFACT_COUNT,
+    "artifact_total_bytes": LimitName.ARTIFACT_TOTAL,
+    "file_size_bytes": LimitName.FILE_SIZE,
+    "files": LimitName.FILES,
+}
+
+
+def failure_of(
+    payload: JobPayload, ended: Ended, findings: Findings, collection: Collection, usage: JobUsage
+) -> tuple[LimitName | None, JobFailure | None]:
+    """Decide why a job failed, if it did; the most certain account wins.
+
+    Args:
+        payload: the job, for its limits.
+        ended: the kernel's account, and the executor's own timers.
+        findings: what the adapter read out of the job's own report.
+        collection: what was found in its output folder.
+        usage: what it used.
+
+    Returns:
+        The limit that ended it, and the failure; None where there is none.
+    """
+    exit_ = ended.exit
+    limit = ended.limit
+    message = ""
+    if limit is None and ended.result_too_long:
+        limit, message = LimitName.OUTPUTS, "the returned value is too long"
+    elif limit is None and collection.exceeded is not None:
+        limit, message = _LIMIT_OF_COLLECTION[collection.exceeded.limit], collection.exceeded.message
+    elif limit is None and usage.outputs_bytes > payload.limits.outputs_bytes:
+        limit, message = LimitName.OUTPUTS, "the returned value is too long"
+    if limit is not None:
+        allowed = getattr(payload.limits, limit)
+        shown = format_bytes(allowed) if limit.endswith("_bytes") else f"{allowed:g}"
+        text = message or f"ended by its limit {limit} of {shown}"
+        return limit, JobFailure(
+            category=FailureCategory.RESOURCE_LIMIT, code=CODE_OF_LIMIT[limit], message=text
+        )
+    if exit_.killed_by == "seccomp":
+        return None, JobFailure(
+            category=FailureCategory.SANDBOX_VIOLATION,
+            code=FailureCode.FORBIDDEN_SYSTEM_CALL,
+            message="made a forbidden system call and was killed",
+        )
+    if exit_.signal is not None:
+        return None, JobFailure(
+            category=FailureCategory.USER_CODE_ERROR,
+            code=FailureCode.KILLED_BY_SIGNAL,
+            message=f"ended by {_signal_name(exit_.signal)}",
+        )
+    if findings.code is not None or exit_.exit_code != 0:
+        code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
+        return None, JobFailure(
+            category=FailureCategory.USER_CODE_ERROR,
+            code=code,
+            message=findings.message or f"exited with code {exit_.exit_code}",
+            traceback=findings.traceback or None,
+        )
+    if collection.rejected_count:
+        first = collection.rejected[0]
+        return None, JobFailure(
+            category=FailureCategory.USER_CODE_ERROR,
+            code=FailureCode.INVALID_ARTIFACT,
+            message=f"{collection.rejected_count} outputs cannot be artifacts; '{first.name}': {first.detail}",
+        )
+    return None, None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+
+
+def sanitized(failure: JobFailure, clean: Sanitizer) -> JobFailure:
+    """Return a failure whose texts name nothing of the host."""
+    traceback = clean.traceback(failure.traceback) if failure.traceback else None
+    return failure.model_copy(update={"message": clean.message(failure.message), "traceback": traceback})
+
+
+def sanitizer_for(environment: Environment | None) -> Sanitizer:
+    """Return what keeps the host out of a result's messages."""
+    paths = {INSIDE: "<environment>"}
+    if environment is not None:
+        paths |= {str(path): "<environment>" for path in environment.bind_paths}
+    return Sanitizer(paths=paths, host_names=(os.uname().nodename,))
