@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.fields import ContractPart
 from praxis_sdk.execution.parameters import JSON_TYPES, ToolParameter
 from praxis_sdk.execution.specs import SPEC_OF, EngineType
+from praxis_sdk.jobs import schemas
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -136,6 +137,14 @@ PAGES: Final[Mapping[Path, Callable[[], str]]] = {
 }
 
 
+def pages() -> Iterator[tuple[Path, str]]:
+    """Go through all files of docs/reference that are written here, with their text."""
+    for path, page in PAGES.items():
+        yield path, page()
+    for name, text in schemas.reference_documents().items():
+        yield REFERENCE / name, text
+
+
 def _table(model: type[ContractPart]) -> str:
     rows = ["| Field | Value | Default | Meaning |", "| --- | --- | --- | --- |"]
     described = describe_fields(model)
@@ -184,8 +193,7 @@ def main() -> int:
     )
     check = parser.parse_args().check
     stale = 0
-    for path, page in PAGES.items():
-        text = page()
+    for path, text in pages():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1

@@ -113,6 +113,61 @@ def only_line(text: bytes) -> str:
     return lines[0]
 
 
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build `base` once, with the command; returns the folder of environments."""
+    home = tmp_path_factory.mktemp("home")
+    built = praxis("env", "build", "base", env={"PRAXIS_HOME": str(home)})
+    assert built.returncode == 0, built.stderr
+    return home / "environments"
+
+
+@pytest.fixture
+def home(environments: Path, tmp_path: Path) -> Path:
+    """Make a Praxis home of this test's own, in which `base` is built already."""
+    made = tmp_path / "home"
+    made.mkdir()
+    (made / "environments").symlink_to(environments)
+    return made
+
+
+class AtHome:
+    """Runs the command in one Praxis home and one folder."""
+
+    def __init__(self, home: Path, cwd: Path) -> None:
+        self.home = home
+        self.cwd = cwd
+        self.variables = {"PRAXIS_HOME": str(home)}
+
+    def __call__(self, *words: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run the command to its end."""
+        return praxis(*words, cwd=self.cwd, env=self.variables, stdin=stdin)
+
+    def start(self, *words: str | Path) -> Any:
+        """Start the command; see `start`."""
+        return start(*words, cwd=self.cwd, env=self.variables)
+
+    def json(self, *words: str | Path) -> dict[str, Any]:
+        """Run the command with --json and return the document; nothing else may be said."""
+        done = self(*words, "--json", "--quiet") if words[0] in _QUIETABLE else self(*words, "--json")
+        assert done.stderr == b""
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert found["schema_version"] == 1
+        assert done.returncode == found.get("error", found).get("exit_status", done.returncode)
+        return found
+
+
+_QUIETABLE = ("exec", "replay")
+
+
+@pytest.fixture
+def at_home(home: Path, tmp_path: Path) -> AtHome:
+    """Run the command in a home of this test's own."""
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    return AtHome(home, cwd)
+
+
 @pytest.fixture
 def write_contract(tmp_path: Path) -> ContractWriter:
     """Write the contract of a shell script: a trusted local tool, unless said otherwise."""

@@ -102,3 +102,12 @@ def test_tables_fit_a_narrow_terminal(write_contract: ContractWriter, tmp_path: 
     for words in (("tools", tmp_path), ("engines",)):
         table = at_terminal(*words, columns=80, NO_COLOR="1")[1].split("\n\n")[0]
         assert max(len(line) for line in table.splitlines()) <= 80
+
+
+def test_a_job_cannot_take_the_terminal_over(home: Path) -> None:
+    code = r"print('\x1b[2Jshown \u202e'); {'value': '\x1b[2J'}"
+    status, shown = at_terminal("exec", "-c", code, PRAXIS_HOME=str(home))
+    assert status == 0
+    assert shown.startswith("\\x1b[2Jshown \\u202e\n")
+    assert "\x1b[2J" not in shown
+    assert 'output: {"value": "\\u001b[2J"}' in shown

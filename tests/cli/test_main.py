@@ -12,7 +12,23 @@ import pytest
 from praxis_sdk import __version__
 from tests.cli.conftest import ContractWriter, only_line, praxis, praxis_after
 
-COMMANDS = ["run", "validate", "tools", "engines", "doctor"]
+COMMANDS = [
+    "run",
+    "validate",
+    "tools",
+    "exec",
+    "jobs",
+    "job",
+    "replay",
+    "env",
+    "artifact",
+    "engines",
+    "doctor",
+]
+INNER_COMMANDS = [
+    *(["env", word] for word in ("build", "list", "show", "verify", "remove")),
+    *(["artifact", word] for word in ("get", "gc")),
+]
 
 CROSSED_WIRES = """
 import praxis_sdk.execution.loading as loading
@@ -34,9 +50,15 @@ def test_help_names_every_command() -> None:
     assert all(f"\n  {command} " in done.stdout.decode() for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_fits_80_columns(command: str) -> None:
-    done = praxis(command, "--help")
+def test_help_groups_the_commands() -> None:
+    lines = praxis("--help").stdout.decode().splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options:", "Tools:", "Jobs:", "This host:"]
+
+
+@pytest.mark.parametrize("command", [*([word] for word in COMMANDS), *INNER_COMMANDS], ids=" ".join)
+def test_help_of_a_command_fits_80_columns(command: list[str]) -> None:
+    done = praxis(*command, "--help")
     assert done.returncode == 0
     assert max(len(line) for line in done.stdout.decode().splitlines()) <= 80
 
@@ -56,11 +78,18 @@ def test_an_unknown_command_is_one_line_with_the_nearest_name() -> None:
     )
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"]])
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"], ["exec", "--help"]])
 def test_starting_costs_nothing_but_typer(words: list[str]) -> None:
     tell = "import atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
     loaded = set(praxis_after(tell, *words).stderr.decode().split())
-    assert not loaded & {"asyncio", "rich", "yaml", "structlog", "praxis_sdk.execution"}
+    assert not loaded & {
+        "asyncio",
+        "rich",
+        "structlog",
+        "yaml",
+        "praxis_sdk.execution",
+        "praxis_sdk.jobs",
+    }
     assert "typer" in loaded
 
 

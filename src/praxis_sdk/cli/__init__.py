@@ -3,11 +3,15 @@
     main        the entry: streams, errors and exit status, before anything heavy is imported
     app         the list of commands
     run  validate  tools  engines  doctor          one module per command
+    exec  jobs  replay  env  artifact              those about jobs
     streams     what goes to stdout, what to stderr      terminal    what a terminal may be shown
     live        output while a tool runs                 interrupts  Ctrl-C and SIGTERM
     failures    errors as one line or one JSON object    logs        structured logging, if wanted
     tables      tables for people                        given       --arg and --args-file
     capabilities  what the engines here say of themselves
+    home        where environments, artifacts and results are
+    job_request  from the words of `exec` to a payload      job_run  one job and its live output
+    job_report  how it ended, for people                    delivery  artifacts become files
 
 A command module imports what it needs when it is called, so `praxis --help` costs nothing but typer.
 """

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from praxis_sdk import __version__
+from praxis_sdk.cli.artifact import artifact
 from praxis_sdk.cli.doctor import doctor
 from praxis_sdk.cli.engines import engines
+from praxis_sdk.cli.env import env
+from praxis_sdk.cli.exec import exec_
+from praxis_sdk.cli.jobs import job, jobs
+from praxis_sdk.cli.replay import replay
 from praxis_sdk.cli.run import run
 from praxis_sdk.cli.tools import tools
 from praxis_sdk.cli.validate import validate
 from praxis_sdk.errors import ValidationError
 
+
+class GroupedCommands(TyperGroup):
+    """Shows the commands under the headings that they were given."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section per heading, in the order of the first command of each."""
+        width = max(map(len, self.commands))
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            heading = str(getattr(command, "rich_help_panel", None) or "Commands")
+            text = command.get_short_help_str(formatter.width - 6 - width)
+            sections.setdefault(heading, []).append((name.ljust(width), text))
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="praxis",
-    help="Run tools that somebody else wrote: isolated, accounted for, and certain to end.",
-    epilog="Exit status: the tool's own; 2 for a mistake of the user, 3 for a failure of the platform.",
+    cls=GroupedCommands,
+    help="Run work that somebody else wrote: isolated, accounted for, and certain to end.",
+    epilog="Exit status: the work's own; 2 for a mistake of the user, 3 for a failure of the platform.",
     rich_markup_mode=None,  # plain help reads well everywhere, and starts faster
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -39,11 +64,26 @@ def praxis(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Run tools that somebody else wrote: isolated, accounted for, and certain to end."""
+    """Run work that somebody else wrote: isolated, accounted for, and certain to end."""
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(ValidationError.exit_status)
 
 
-for command in (run, validate, tools, engines, doctor):
-    app.command()(command)
+_TOOLS, _JOBS, _HOST = "Tools", "Jobs", "This host"
+_COMMANDS: tuple[tuple[str, str, Callable[..., int]], ...] = (
+    ("run", _TOOLS, run),
+    ("validate", _TOOLS, validate),
+    ("tools", _TOOLS, tools),
+    ("exec", _JOBS, exec_),
+    ("jobs", _JOBS, jobs),
+    ("job", _JOBS, job),
+    ("replay", _JOBS, replay),
+    ("engines", _HOST, engines),
+    ("doctor", _HOST, doctor),
+)
+
+for name, heading, command in _COMMANDS:
+    app.command(name, rich_help_panel=heading)(command)
+app.add_typer(env, rich_help_panel=_JOBS)
+app.add_typer(artifact, rich_help_panel=_JOBS)

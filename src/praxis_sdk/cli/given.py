@@ -1,4 +1,4 @@
-"""The arguments of a tool as they are given on the command line: `--arg name=value` and `--args-file`."""
+"""What is given on the command line by name: `--arg name=value`, `--param name=value`, `--args-file`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.arguments import MAX_ARGUMENTS_BYTES
 
 
-def read_pairs(pairs: Iterable[str]) -> dict[str, str]:
+def read_pairs(pairs: Iterable[str], option: str = "--arg") -> dict[str, str]:
     """Read `name=value` pairs; the value may be empty and may hold further '='.
+
+    Args:
+        pairs: what was given.
+        option: the option that it was given to.
 
     Raises:
         ValidationError: a pair has no '=' or no name, or a name comes twice.
@@ -23,10 +27,10 @@ def read_pairs(pairs: Iterable[str]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ValidationError(
-                f"--arg: {pair[:80]!r} is not of the form NAME=VALUE", remedy="write --arg name=value"
+                f"{option}: {pair[:80]!r} is not of the form NAME=VALUE", remedy=f"write {option} name=value"
             )
         if name in values:
-            raise ValidationError(f"--arg: {name[:80]!r} is given twice", remedy="keep one of them")
+            raise ValidationError(f"{option}: {name[:80]!r} is given twice", remedy="keep one of them")
         values[name] = value
     return values
 

@@ -7,8 +7,9 @@ leave before it is gone is what must not happen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
 _HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,6 +41,41 @@ def run_interruptibly(work: Coroutine[Any, Any, T], on_signal: Callable[[str], N
     """
     with asyncio.Runner() as runner:
         return runner.run(_watched(work, on_signal))
+
+
+@contextlib.contextmanager
+def interruptible(on_signal: Callable[[str], None]) -> Iterator[None]:
+    """Let a signal end a step that blocks, in the main thread and outside an event loop of ours.
+
+    Args:
+        on_signal: called with a line for people at every signal.
+
+    Raises:
+        Interrupted: a signal arrived, and the step has cleaned up.
+    """
+    received: list[signal.Signals] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        received.append(signal.Signals(number))
+        if len(received) > 1:
+            on_signal(f"{received[-1].name}: still ending what runs")
+            return
+        on_signal(f"{received[0].name}: ending what runs")
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in _HANDLED}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if received:
+            raise Interrupted(received[0]) from None
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,169 @@
+"""`praxis exec`: one job of untrusted code in a fresh sandbox, its output as it arrives, its artifacts as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from praxis_sdk.cli.streams import Streams
+from praxis_sdk.errors import ValidationError
+
+if TYPE_CHECKING:
+    from praxis_sdk.cli.delivery import Delivered
+    from praxis_sdk.cli.home import Home
+    from praxis_sdk.jobs import JobResult
+    from praxis_sdk.jobs.artifacts import Artifact
+
+
+def exec_(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]", help="The source, '-' for stdin. With -r command: -- PROGRAM ARGUMENTS..."
+        ),
+    ] = None,
+    code: Annotated[
+        str | None, typer.Option("--code", "-c", metavar="CODE", help="The source itself.")
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option("--runtime", "-r", metavar="NAME", help="python, latex or command.")
+    ] = "python",
+    env: Annotated[
+        str, typer.Option("--env", "-e", metavar="NAME", help="The environment, or one version of it.")
+    ] = "base",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=PATH", help="A file to hand over; repeatable."),
+    ] = None,
+    input_json: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=JSON", help="A JSON value to hand over; repeatable.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter: JSON, else text; repeatable."),
+    ] = None,
+    artifacts: Annotated[
+        Path | None, typer.Option("--artifacts", "-a", metavar="DIR", help="Copy all artifacts there.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Copy the only artifact there.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End it after this time: 90, 90s, 5m.")
+    ] = None,
+    cpu_time: Annotated[str | None, typer.Option(metavar="TIME", help="Processor time.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory: 512M, 2G.")] = None,
+    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes and threads at once.")] = None,
+    file_size: Annotated[str | None, typer.Option(metavar="SIZE", help="The largest file.")] = None,
+    files: Annotated[int | None, typer.Option(metavar="N", help="Files and folders.")] = None,
+    scratch: Annotated[str | None, typer.Option(metavar="SIZE", help="All files together.")] = None,
+    stdout_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Standard output.")] = None,
+    stderr_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Standard error.")] = None,
+    output_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="The returned value.")] = None,
+    max_artifacts: Annotated[int | None, typer.Option(metavar="N", help="Number of artifacts.")] = None,
+    artifact_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="All artifacts together.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run it, also where an equal job has a result.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with everything.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")] = False,
+) -> int:
+    """Run untrusted code in a fresh sandbox.
+
+    What it prints passes through as it arrives; what it returns and leaves behind is kept. Exit status: 0
+    completed, the job's own exit code where it failed, 124 when its time was up, 137 when another limit
+    ended it.
+    """
+    from praxis_sdk.cli import logs
+    from praxis_sdk.cli.home import Home
+    from praxis_sdk.cli.job_report import exit_status
+    from praxis_sdk.cli.job_request import read_request
+    from praxis_sdk.cli.job_run import JobRun
+
+    streams: Streams = context.obj
+    logs.configure(verbose=verbose)
+    if artifacts is not None and output is not None:
+        raise ValidationError("-o: cannot be combined with --artifacts", remedy="leave out one of them")
+    limits: dict[str, str | int | None] = {
+        "wall_s": timeout,
+        "cpu_s": cpu_time,
+        "memory_bytes": memory,
+        "processes": processes,
+        "file_size_bytes": file_size,
+        "files": files,
+        "scratch_bytes": scratch,
+        "stdout_bytes": stdout_limit,
+        "stderr_bytes": stderr_limit,
+        "outputs_bytes": output_limit,
+        "artifact_count": max_artifacts,
+        "artifact_total_bytes": artifact_bytes,
+    }
+    request = read_request(
+        words or (),
+        code,
+        runtime,
+        env,
+        inputs=inputs or (),
+        json_inputs=input_json or (),
+        parameters=param or (),
+        limits=limits,
+        output=output,
+        fresh=fresh,
+    )
+    streams.reserve_stdout()
+    home = Home.of_user()
+    delivered: list[Delivered] = []
+    run = JobRun(home, streams, show=not as_json, quiet=quiet)
+
+    async def deliver(result: JobResult) -> None:
+        for one in await _deliver(home, result, artifacts, output):
+            delivered.append(one)
+            if not as_json:
+                run.tell(f"wrote {one.path}")
+
+    result = run.perform(env, lambda: request.payload(home.artifacts()), deliver)
+    status = exit_status(result)
+    if as_json:
+        document: dict[str, Any] = {
+            "result": result.to_json(),
+            "served_by": run.served_by,
+            "written": [one.to_json() for one in delivered],
+            "exit_status": status,
+        }
+        streams.emit_json(document)
+    return status
+
+
+async def _deliver(
+    home: Home, result: JobResult, folder: Path | None, file: Path | None
+) -> Sequence[Delivered]:
+    from praxis_sdk.cli.delivery import Delivered, deliver_all, deliver_one
+
+    if folder is not None:
+        return await deliver_all(home.artifacts(), result.artifacts, folder)
+    if file is not None and result.succeeded:
+        artifact = _only(result, file)
+        await deliver_one(home.artifacts(), artifact.digest, file)
+        return (Delivered(artifact.name, file, artifact.digest),)
+    return ()
+
+
+def _only(result: JobResult, file: Path) -> Artifact:
+    """Return the one artifact that a file name can mean."""
+    found = result.artifacts
+    if len(found) > 1:
+        found = tuple(one for one in found if one.name == file.name)
+    if len(found) != 1:
+        names = ", ".join(one.name for one in result.artifacts[:8]) or "none"
+        raise ValidationError(
+            f"-o: {result.job_id} left {len(result.artifacts)} artifacts: {names}",
+            remedy="use --artifacts DIR, or give the file the name of one of them",
+        )
+    return found[0]

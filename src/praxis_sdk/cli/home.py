@@ -1,0 +1,147 @@
+"""Where this user's Praxis keeps things: environments, artifacts, results.
+
+PRAXIS_HOME         the folder; unless set, $XDG_DATA_HOME/praxis, or ~/.local/share/praxis
+PRAXIS_ARTIFACTS    where artifacts are: s3://bucket/prefix or a folder; unless set, `artifacts` in the home
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from praxis_sdk.errors import PlatformError, ValidationError
+
+if TYPE_CHECKING:
+    from praxis_sdk.jobs.artifacts import ArtifactStore
+    from praxis_sdk.jobs.environments import Environment, EnvironmentStore
+    from praxis_sdk.jobs.executor import JobExecutor
+    from praxis_sdk.jobs.results import ResultStore
+
+HOME_VARIABLE: Final = "PRAXIS_HOME"
+ARTIFACTS_VARIABLE: Final = "PRAXIS_ARTIFACTS"
+
+
+@dataclass(frozen=True)
+class Home:
+    """A Praxis home; nothing is read or written before a store is asked for something.
+
+    Args:
+        path: its folder, absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of_user(cls) -> Home:
+        """Return the home that the environment names.
+
+        Raises:
+            ValidationError: it names none.
+        """
+        given = os.environ.get(HOME_VARIABLE, "")
+        if given:
+            return cls(Path(given).absolute())
+        shared = os.environ.get("XDG_DATA_HOME", "")
+        if os.path.isabs(shared):  # the specification has relative ones ignored
+            return cls(Path(shared) / "praxis")
+        try:
+            return cls(Path.home() / ".local/share/praxis")
+        except RuntimeError as error:
+            raise ValidationError(
+                f"{HOME_VARIABLE}: not set, and this user has no home", remedy="set it to a folder"
+            ) from error
+
+    def make_writable(self) -> None:
+        """Make the folder, for its owner only, where it is missing.
+
+        Raises:
+            PlatformError: it cannot be made or written to.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            writable = os.access(self.path, os.W_OK | os.X_OK)
+            reason = "no right to write there"
+        except OSError as error:
+            writable, reason = False, os.strerror(error.errno or 0)
+        if not writable:
+            raise PlatformError(
+                f"the Praxis home {self.path} cannot be written to: {reason}",
+                remedy=f"set {HOME_VARIABLE} to a folder of yours",
+            )
+
+    def environments(self) -> EnvironmentStore:
+        """Open the environments."""
+        from praxis_sdk.jobs.environments import EnvironmentStore
+
+        return EnvironmentStore(self.path)
+
+    def artifacts(self) -> ArtifactStore:
+        """Open the artifact store.
+
+        Raises:
+            ValidationError: `PRAXIS_ARTIFACTS` is no address of a store.
+            MissingExtra: it is one in S3, and the library for that is not installed.
+        """
+        from praxis_sdk.jobs.artifacts import ArtifactStore
+
+        url = os.environ.get(ARTIFACTS_VARIABLE, "")
+        try:
+            return ArtifactStore.open(url or self.path / "artifacts")
+        except ValidationError as error:
+            raise ValidationError(f"{ARTIFACTS_VARIABLE}: {error.message}", remedy=error.remedy) from error
+
+    def results(self) -> ResultStore:
+        """Open the results."""
+        from praxis_sdk.jobs.results import ResultStore
+
+        return ResultStore(self.path)
+
+    def executor(self) -> JobExecutor:
+        """Make an executor of jobs; the caller closes it."""
+        from praxis_sdk.jobs.executor import JobExecutor
+
+        return JobExecutor(self.artifacts(), self.environments(), self.results())
+
+
+@dataclass(frozen=True)
+class KeptReferences:
+    """The artifacts that kept results and their inputs name, as a garbage collection asks for them."""
+
+    results: ResultStore
+
+    def digests(self) -> AsyncIterator[str]:
+        """See `References.digests`."""
+        return self.results.digests()
+
+
+def named_environment(store: EnvironmentStore, name: str) -> Environment:
+    """Return the environment that the user names.
+
+    Raises:
+        ValidationError: there is none.
+        PlatformError: it is damaged.
+    """
+    return _known(lambda: store.get(name))
+
+
+def ready_environment(store: EnvironmentStore, name: str, say: Callable[[str], None]) -> Environment:
+    """Return the environment that the user names; one that comes with Praxis is built where it is missing.
+
+    Raises:
+        ValidationError: there is none.
+        PlatformError: it is damaged or cannot be built.
+    """
+    return _known(lambda: store.ensure(name, say=say))
+
+
+def _known(find: Callable[[], Environment]) -> Environment:
+    from praxis_sdk.jobs.environments import EnvironmentMissing
+
+    try:
+        return find()
+    except EnvironmentMissing as error:  # a word of the command line is wrong, not the platform
+        raise ValidationError(error.message, remedy=error.remedy) from error
