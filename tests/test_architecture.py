@@ -28,13 +28,26 @@ KEEPER: dict[str, str] = {
     "jsonschema_rs": "execution.json_schema",
     "mcp": "execution.engines.mcp_client",
     "obstore": "jobs.artifacts.s3",
+    "prometheus_client": "jobs.metrics",
     "puremagic": "jobs.artifacts.signatures",
     "pyseccomp": "sandbox.seccomp",
     "yaml": "execution.yaml_source",
 }
 
 # Libraries that may only be imported inside a function: they are optional or slow.
-LAZY = frozenset({"aiodocker", "dagger", "mcp", "pyseccomp", "jsonschema_rs", "obstore", "puremagic", "rich"})
+LAZY = frozenset(
+    [
+        "aiodocker",
+        "dagger",
+        "jsonschema_rs",
+        "mcp",
+        "obstore",
+        "prometheus_client",
+        "puremagic",
+        "pyseccomp",
+        "rich",
+    ]
+)
 
 MAX_LINES = 500
 
