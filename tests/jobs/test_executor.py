@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import structlog
 
 from praxis_sdk.jobs.artifacts import ArtifactStore
+from praxis_sdk.jobs.egress import EgressPolicy
 from praxis_sdk.jobs.environments import EnvironmentStore
 from praxis_sdk.jobs.executor import JobExecutor
 from praxis_sdk.jobs.result import JobResult
@@ -292,3 +294,58 @@ async def test_logs_tell_what_happened_without_the_code(run: Run) -> None:
     assert mine[-1]["env_version"] == result.env_version
     assert mine[-1]["cpu_s"] > 0
     assert "secret-in-code" not in json.dumps(logs, default=str)
+
+
+# -- network grants
+
+FETCH = """
+import urllib.error, urllib.request
+def fetch(url):
+    try:
+        return urllib.request.urlopen(url, timeout=5).read().decode()
+    except (OSError, urllib.error.URLError) as error:
+        return type(error).__name__
+[fetch(url) for url in parameters["urls"]]
+"""
+
+
+async def test_a_grant_reaches_what_it_names_and_nothing_else(
+    environments: EnvironmentStore, tmp_path: Path
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    policy = EgressPolicy(permitted_networks=(ipaddress.ip_network("127.0.0.1/32"),))
+    # A grant names public hosts only; the operator's resolver may lead one of them to a mirror.
+    executor = JobExecutor(
+        ArtifactStore.open(tmp_path / "artifacts"),
+        environments,
+        ResultStore(tmp_path),
+        egress=policy,
+        resolve=loopback,
+    )
+    urls = [f"http://data.example.org:{port}/x", "http://other.example.org/", f"http://127.0.0.1:{port}/"]
+    try:
+        granted = await executor.run(
+            payload(code=FETCH, parameters={"urls": urls}, network=[f"data.example.org:{port}"])
+        )
+        without = await executor.run(payload(code=FETCH, parameters={"urls": urls[:1]}))
+    finally:
+        await executor.close()
+        server.close()
+    assert granted.outputs == ["hello", "HTTPError", "HTTPError"]
+    assert [(use.host, use.allowed) for use in granted.network] == [
+        ("data.example.org", True), ("other.example.org", False), ("127.0.0.1", False),
+    ]  # fmt: skip
+    assert without.outputs == ["URLError"]
+    assert without.network == ()
+
+
+async def loopback(host: str) -> list[str]:
+    """Resolve every name to this machine."""
+    return ["127.0.0.1"]

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import IO, Any, Final, Self, TypeVar
 
@@ -18,12 +19,15 @@ from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import OutputListener
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.jobs import harness, strict_json
+from praxis_sdk.jobs.egress import EgressProxy, proxy_variables
 from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
 from praxis_sdk.jobs.payload import MAX_DOCUMENT_DEPTH
+from praxis_sdk.jobs.result import NetworkUse
 from praxis_sdk.sandbox import Harvest, Launcher, Policy, Sandbox, SandboxExit
 
 _RESULT: Final = (harness.RESULT_FOLDER, harness.RESULT_FILE)
 _T = TypeVar("_T")
+PROXY_PORT: Final = 3128  # of the loopback device of the sandbox, where nothing else listens
 _KILL_BOUND_S: Final = 30.0
 _ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it escaped
 
@@ -51,15 +55,28 @@ class Ended:
     result_problem: str = ""
 
 
+Egress = Callable[[int], AbstractAsyncContextManager[EgressProxy]]
+
+
 @dataclass
 class Attempt:
-    """A fresh sandbox for one piece of work; use it as a context, which destroys it."""
+    """A fresh sandbox for one piece of work; use it as a context, which destroys it.
+
+    Args:
+        launcher: forks the sandbox.
+        limits: what the work may use.
+        listener: called with each piece of output as it arrives.
+        egress: serves the network grant on a listening socket of the sandbox; None for no network.
+    """
 
     launcher: Launcher
     limits: JobLimits
     listener: OutputListener | None = None
+    egress: Egress | None = None
+    _served: EgressProxy | None = None
     _sandbox: Sandbox | None = None
     _readers: list[PipeReader] = field(default_factory=list)
+    _proxy: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,6 +87,7 @@ class Attempt:
                 self._sandbox.kill()
                 await asyncio.shield(_bounded(self._sandbox.wait()))
         finally:
+            await self._proxy.aclose()
             if self._sandbox is not None:
                 self._sandbox.close()
             for reader in self._readers:
@@ -91,6 +109,9 @@ class Attempt:
         )
         await self._start(order, variables, capture)
         assert self._sandbox is not None
+        if self.egress is not None:
+            listening = os.dup(self._sandbox.listener_fd)
+            self._served = await self._proxy.enter_async_context(self.egress(listening))
         exit_, timed_out = await self._until_end(self._sandbox, capture)
         limit = LIMIT_OF_KILL.get(exit_.killed_by) if exit_.killed_by else None
         if limit is LimitName.SCRATCH and os.fstatvfs(self.outputs.fd).f_favail == 0:
@@ -112,6 +133,11 @@ class Attempt:
             raise PlatformError("the sandbox handed no working directory over")
         return self._sandbox.harvest[0]
 
+    @property
+    def uses(self) -> tuple[NetworkUse, ...]:
+        """What went through the network grant, or tried to."""
+        return () if self._served is None else self._served.uses
+
     async def _start(self, order: IO[bytes], variables: Mapping[str, str], capture: OutputCapture) -> None:
         writers: list[int] = []
         try:
@@ -119,9 +145,12 @@ class Attempt:
                 reader, writer = PipeReader.open_pipe(stream, capture)
                 self._readers.append(reader)
                 writers.append(writer)
+            port = None if self.egress is None else PROXY_PORT
+            if port is not None:
+                variables = {**variables, **proxy_variables(port)}
             forking = asyncio.ensure_future(
                 self.launcher.fork(
-                    Policy(limits=self.limits.for_sandbox()),
+                    Policy(limits=self.limits.for_sandbox(), loopback_port=port),
                     order.fileno(),
                     stdout=writers[0],
                     stderr=writers[1],

@@ -34,8 +34,10 @@ from praxis_sdk.jobs.artifacts import (
     collect,
     upload,
 )
-from praxis_sdk.jobs.attempt import Attempt, Ended
+from praxis_sdk.jobs.attempt import Attempt, Egress, Ended
 from praxis_sdk.jobs.dedupe import dedupe_key
+from praxis_sdk.jobs.egress import EgressPolicy, egress_for
+from praxis_sdk.jobs.egress.resolving import Resolve
 from praxis_sdk.jobs.environments import Environment, EnvironmentMissing, EnvironmentStore
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import (
@@ -102,6 +104,8 @@ class JobExecutor:
         artifacts: where artifacts go and inputs by digest come from.
         environments: the environments of this home.
         results: where results are kept and equal jobs are found.
+        egress: the operator's bounds for jobs with a network grant.
+        resolve: looks names up for them; unless given, as this machine does.
         now: the time, for tests.
     """
 
@@ -111,11 +115,15 @@ class JobExecutor:
         environments: EnvironmentStore,
         results: ResultStore,
         *,
+        egress: EgressPolicy | None = None,
+        resolve: Resolve | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._artifacts = artifacts
         self._stations = Stations(environments)
         self._results = results
+        self._egress = egress
+        self._resolve = resolve
         self._now = now
 
     async def close(self) -> None:
@@ -220,7 +228,10 @@ class JobExecutor:
         on_output: OutputListener | None,
     ) -> JobResult:
         ended: Ended | None = None
-        async with _cleaned(adapter), Attempt(station.launcher, payload.limits, on_output) as attempt:
+        async with (
+            _cleaned(adapter),
+            Attempt(station.launcher, payload.limits, on_output, self._egress_of(payload)) as attempt,
+        ):
 
             async def run(wanted: Work) -> Report:
                 nonlocal ended
@@ -242,7 +253,15 @@ class JobExecutor:
                 collection = await _collected(outputs, _artifact_limits(payload), ignored)
                 artifacts = await upload(collection, outputs, self._artifacts)
             usage = _usage(ended, artifacts, findings, attempt)
-        return _judge(payload, station.environment, key, began, ended, findings, collection, artifacts, usage)
+        result = _judge(
+            payload, station.environment, key, began, ended, findings, collection, artifacts, usage
+        )
+        return result.model_copy(update={"network": tuple(attempt.uses)})
+
+    def _egress_of(self, payload: JobPayload) -> Egress | None:
+        if not payload.network:
+            return None
+        return lambda listening: egress_for(payload, listening, self._egress, resolve=self._resolve)
 
     async def _order(self, payload: JobPayload, work: Work, key: str) -> Any:
         from praxis_sdk.jobs.order import write_order
@@ -304,12 +323,6 @@ def _prepare(adapter: RuntimeAdapter, payload: JobPayload, environment: Environm
     if missing:
         message = f"the runtime '{adapter.name}' needs {', '.join(missing)}, which this host does not have"
         raise _Refused(FailureCategory.DEPENDENCY_ERROR, FailureCode.PROGRAM_MISSING, message)
-    if payload.network:
-        raise _Refused(
-            FailureCategory.VALIDATION_ERROR,
-            FailureCode.INVALID_PAYLOAD,
-            "payload.network: this executor grants no network",
-        )
     return work
 
 
