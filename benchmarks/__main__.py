@@ -13,10 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import jobs, tools
+from benchmarks import density, jobs, tools
 from benchmarks.harness import Comparison, conditions, keep, measure
 
 SUITES = {"tools": tools, "jobs": jobs}
+DENSITY = "density"
 
 out = Console(highlight=False, stderr=True)
 
@@ -62,14 +63,19 @@ def main() -> int:
     """Run the benchmarks; the figures are the result, so the exit status is 0 whatever they are."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "suites", nargs="*", choices=[*SUITES, []], help=f"any of {', '.join(SUITES)}; all unless given"
+        "suites", nargs="*", choices=[*SUITES, DENSITY, []], help="which to run; all unless given"
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all cases in turn (default 5)")
     parser.add_argument("--json", action="store_true", help="print name and ratio of each case as JSON")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     ratios: dict[str, float | None] = {}
-    for suite in arguments.suites or SUITES:
+    for suite in arguments.suites or [*SUITES, DENSITY]:
+        if suite == DENSITY:
+            out.print(f"[bold]{suite}:[/] {density.TITLE}")
+            figures = asyncio.run(density.run(lambda line: out.print(f"[dim]{line}")))
+            out.print(figures)
+            continue
         comparisons = asyncio.run(run(suite, arguments.rounds))
         ratios |= {one.figures.case: one.ratio for one in comparisons}
     if arguments.json:
