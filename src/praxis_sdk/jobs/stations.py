@@ -18,7 +18,7 @@ from praxis_sdk.jobs import harness
 from praxis_sdk.jobs.environment_inspection import INSIDE
 from praxis_sdk.jobs.environment_record import Environment, is_system_path, variables_at
 from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.sandbox import Bind, Launcher, Zygote
+from praxis_sdk.sandbox import Bind, Launcher, Zygote, canary
 
 LOOK_AGAIN_S: Final = 5.0
 
@@ -67,7 +67,7 @@ class Stations:
             station = self._by_version.get(environment.env_version)
             if station is None:
                 self._held.enter_context(self.environments.hold(environment))
-                station = Station(environment, await Launcher.start(zygote=zygote_of(environment)))
+                station = Station(environment, await _proven(environment))
                 self._by_version[environment.env_version] = station
             self._by_name[name_or_version] = (self.clock(), station)
             return station
@@ -79,6 +79,21 @@ class Stations:
         self._by_name.clear()
         await asyncio.gather(*(station.launcher.close() for station in stations))
         self._held.close()
+
+
+async def _proven(environment: Environment) -> Launcher:
+    """Start a launcher, and attack a sandbox of it from inside before the first job is let in.
+
+    Raises:
+        IsolationUnavailable: something got through; the message names it.
+    """
+    launcher = await Launcher.start(zygote=zygote_of(environment))
+    try:
+        await canary.check(launcher, zygote=True)
+    except BaseException:
+        await launcher.close()
+        raise
+    return launcher
 
 
 def zygote_of(environment: Environment) -> Zygote:

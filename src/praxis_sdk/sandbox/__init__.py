@@ -8,6 +8,10 @@ unprivileged id without capabilities, under a system-call filter (`seccomp`), in
 When the tool ends, so does the init, and the kernel kills whatever is left in its process namespace: an end
 needs nobody's cooperation.
 
+Two ways around waiting: sandboxes that are locked before they are needed (`pool`), and a **zygote** (`zygote`,
+`stem`, `generation`, `zygote_process`, `forked`), an environment's interpreter that has imported everything, is
+itself confined, and forks a locked child per job. `canary` attacks a sandbox from inside before it is relied on.
+
 The client (`client`, `connection`, `run`) talks to the launcher over one socket and kills through pidfds.
 What happened is judged from the wait status and the kernel's own counters (`exits`), never from what the work
 prints.

@@ -23,11 +23,27 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+class Program:
+    """What a zygote's children run.
+
+    Attributes:
+        main: carries out the order behind a descriptor; returns the exit code.
+        rehearse: goes through what every order needs, so that the pages it writes to are this child's own before the
+            order comes; None where the program has none.
+    """
+
+    __slots__ = ("main", "rehearse")
+
+    def __init__(self, main: Callable[[int], int], rehearse: Callable[[], None] | None) -> None:
+        self.main = main
+        self.rehearse = rehearse
+
+
 def live(
     inherited: socket.socket,
     entrances: Sequence[int],
     surroundings: init.Surroundings,
-    program: Callable[[int], int],
+    program: Program,
     handlers: Sequence[Callable[[], object]],
 ) -> NoReturn:
     """Run the whole life of a child; never returns into the zygote's code.
@@ -36,7 +52,7 @@ def live(
         inherited: our end of the socket to the launcher.
         entrances: descriptors that let this process enter its control group.
         surroundings: what does not depend on what will run here.
-        program: carries out the order behind a descriptor; returns the exit code.
+        program: what runs here.
         handlers: what preloaded modules want to be called after a fork, such as a new seed for random numbers.
     """
     channel = inherited
@@ -45,6 +61,8 @@ def live(
         init.settle(channel)
         order = init.Order(*init.expect(channel))
         written = init.become(order, surroundings, channel)
+        if program.rehearse is not None:
+            program.rehearse()  # locked already, and no order is here yet: only this child's own time is spent
         wire.send(channel, init.LOCKED)
         work = init.Work(*init.expect(channel))
         command = init.take_up(work, surroundings, channel, written, order)
@@ -66,7 +84,7 @@ def live(
         for handler in handlers:
             handler()
         gc.enable()
-        os._exit((attack.main if command["canary"] else program)(0) & 0xFF)
+        os._exit((attack.main if command["canary"] else program.main)(0) & 0xFF)
     except BaseException:  # noqa: BLE001 - likewise
         traceback.print_exc()
         sys.stderr.flush()

@@ -23,6 +23,7 @@ STACK_CEILING_BYTES = 64 * 1024 * 1024
 LOCKED_MEMORY_BYTES = 64 * 1024
 PENDING_SIGNALS = 1024
 MESSAGE_QUEUE_BYTES = 819_200
+MAX_CPU_SECONDS = 1_000_000_000
 
 _FIXED_LIMITS = (
     (resource.RLIMIT_CORE, 0, 0),
@@ -115,7 +116,8 @@ def tighten(limits: Mapping[str, Any], *, tasks_counted: bool) -> None:
         OSError: a limit was refused.
         LimitError: a limit did not take effect.
     """
-    cpu = max(1, -int(-limits["cpu_seconds"] // 1))
+    # The kernel counts in nanoseconds: a limit of centuries would overflow, and hold at once.
+    cpu = min(max(1, -int(-limits["cpu_seconds"] // 1)), MAX_CPU_SECONDS)
     # Beside a cgroup only the second line of defence: a fork that this one refuses leaves no trace.
     tasks = (int(limits["processes"]) + 1) * (2 if tasks_counted else 1)
     files, size = int(limits["open_files"]), int(limits["file_size_bytes"])

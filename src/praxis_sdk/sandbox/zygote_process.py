@@ -81,7 +81,7 @@ def _collect_handlers() -> list[Handler]:
     return handlers
 
 
-def _load(channel: socket.socket, settings: dict[str, Any]) -> Callable[[int], int]:
+def _load(channel: socket.socket, settings: dict[str, Any]) -> forked.Program:
     sys.path.extend(path for path in settings["search_paths"] if path not in sys.path)
     for name in settings["preload"]:
         wire.send(channel, wire.encode({"loading": name}))
@@ -102,7 +102,7 @@ def _load(channel: socket.socket, settings: dict[str, Any]) -> Callable[[int], i
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        program: Callable[[int], int] = module.main
+        program = forked.Program(module.main, getattr(module, "rehearse", None))
     except BaseException as problem:
         raise PreloadError(f"'{path}': {type(problem).__name__}: {problem}") from problem
     return program
@@ -111,7 +111,7 @@ def _load(channel: socket.socket, settings: dict[str, Any]) -> Callable[[int], i
 def _serve(
     channel: socket.socket,
     surroundings: init.Surroundings,
-    program: Callable[[int], int],
+    program: forked.Program,
     handlers: list[Handler],
     isolation: int,
 ) -> NoReturn:

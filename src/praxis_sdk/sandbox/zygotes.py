@@ -64,6 +64,10 @@ class Zygotes:
             born = self._wanted.popleft()
             try:
                 current.ask(self._then_deliver(born))
+            except ConnectionError:
+                # It has died, and the event that says so is on its way; then there will be another one.
+                self._wanted.appendleft(born)
+                return
             except OSError as problem:
                 born(StartError("zygote", problem.errno or 0, str(problem)))
         if current.births >= self._settings["recycle_after"] and self._next is None:
