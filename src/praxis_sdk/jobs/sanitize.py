@@ -216,14 +216,21 @@ def _roughly(text: str, keep: int, secrets: Iterable[str]) -> str:
     if len(text) <= 2 * keep + _REACH:
         return text
     secrets = list(secrets)
-    finders = [_KNOWN_SECRETS] + [finder for finder in [_exact(secrets)] if finder]
     reach = max([_REACH, *(3 * len(secret) for secret in secrets)])
     end, start = keep, len(text) - keep
-    for finder in finders:
-        for match in finder.finditer(text, max(0, keep - reach), keep + reach):
+    # Forms are looked for around the cuts. Exact secrets are looked for from the start, as they will be later: one
+    # that repeats itself is found at other places when the search begins elsewhere.
+    windows = [
+        (_KNOWN_SECRETS, max(0, keep - reach), keep + reach),
+        (_KNOWN_SECRETS, len(text) - keep - reach, len(text)),
+    ]
+    exact = _exact(secrets)
+    if exact is not None:
+        windows.append((exact, 0, len(text)))
+    for finder, first, last in windows:
+        for match in finder.finditer(text, max(0, first), last):
             if match.start() < end < match.end():
                 end = match.start()
-        for match in finder.finditer(text, max(0, len(text) - keep - reach), len(text)):
             if match.start() < start < match.end():
                 start = match.end()
     return f"{text[:end]}\n{_CUT_MARK.format(start - end)}\n{text[start:]}"
