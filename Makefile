@@ -46,11 +46,9 @@ bench: system-packages-bench $(ENVIRONMENT) ## Measure what each engine costs, b
 	@echo "bench: running benchmarks"
 	@$(BIN)/python scripts/with_docker.py $(BIN)/python -m benchmarks $(ARGUMENTS)
 
-soak: system-packages-test $(ENVIRONMENT) ## Run the tests again and again, until one fails (ROUNDS=20)
-	@for round in $$(seq $(or $(ROUNDS),20)); do \
-		echo "soak: round $$round of $(or $(ROUNDS),20)"; \
-		$(BIN)/python -m pytest -x -q $(ARGUMENTS) || exit 1; \
-	done
+soak: system-packages-test $(ENVIRONMENT) ## Run 10,000 hostile and honest jobs, and look for leaks (JOBS=10000)
+	@echo "soak: running tests/soak"
+	@PYTHONPATH=scripts:. $(BIN)/python -m tests.soak --jobs $(or $(JOBS),10000) $(ARGUMENTS)
 
 docs: $(ENVIRONMENT) ## Write docs/reference anew from the code
 	@echo "docs: generating docs/reference"
