@@ -13,6 +13,8 @@ export PYTHONUNBUFFERED := 1
 # What a person may add: make test ARGUMENTS="-k docker -x"
 ARGUMENTS ?=
 
+IN_PARALLEL := --numprocesses auto --dist worksteal
+
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
@@ -30,7 +32,13 @@ demo: system-packages-demo $(ENVIRONMENT) ## Set up what is missing, then run a 
 
 test: system-packages-test $(ENVIRONMENT) ## Set up what is missing, then run all tests (make test ARGUMENTS="-k docker")
 	@echo "test: running pytest on tests/"
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGUMENTS)
+ifeq ($(ARGUMENTS),)
+	@$(BIN)/python -m pytest $(IN_PARALLEL) --ignore tests/security
+	@echo "test: running pytest on tests/security, which counts what is left of each attack, with no other tests beside it"
+	@$(BIN)/python -m pytest $(IN_PARALLEL) tests/security
+else
+	@$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGUMENTS)
+endif
 
 check: $(ENVIRONMENT) ## Check format, lint, types and that the generated reference is up to date
 	@failed=(); \

@@ -77,7 +77,7 @@ def payloads(draw: st.DrawFn) -> dict[str, Any]:
         "provenance": st.fixed_dictionaries(
             {}, optional={"document_revision": texts, "labels": st.dictionaries(texts.filter(bool), texts, max_size=2)}
         ),
-        "network": st.lists(st.sampled_from(["data.example.org", "Data.Example.org:8443", "1.1.1.1:80"])),
+        "network": st.lists(st.sampled_from(["data.example.org", "Data.Example.org:8443", "1.1.1.1:80"]), max_size=8),
         "fresh": st.booleans(),
         "of_a_later_version": json_values,
     }  # fmt: skip

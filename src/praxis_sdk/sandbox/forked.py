@@ -96,6 +96,8 @@ _TERMINATE, _INTERRUPT = int(signal.SIGTERM), int(signal.SIGINT)
 
 
 def _take_signals() -> None:
+    for number in (signal.SIGHUP, signal.SIGQUIT):  # whoever started us may have had them ignored
+        signal.signal(number, signal.SIG_DFL)
     kernel.handle_signal(_TERMINATE, _terminate)
     kernel.handle_signal(_INTERRUPT, signal.default_int_handler)
     kernel.block_signals(())

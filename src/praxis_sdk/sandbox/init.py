@@ -26,8 +26,8 @@ _CHANNEL = 3
 _AWAITED = (int(signal.SIGCHLD), int(signal.SIGTERM))
 _SETTLED = b'{"settled":true}'
 LOCKED = b'{"locked":true}'
-# The interpreter ignores these at start; a program expects their defaults.
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+# Whoever started us may have had some of them ignored; a program expects their defaults.
+_DEFAULT_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 class Surroundings:

@@ -44,7 +44,6 @@ ALLOWED: dict[str, str] = {
         poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
         epoll_pwait2 eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime
         timerfd_gettime inotify_init inotify_init1 inotify_add_watch inotify_rm_watch pipe pipe2
-        io_setup io_submit io_getevents io_pgetevents io_cancel io_destroy
     """,
     "memory": """
         brk mmap munmap mremap mprotect madvise mincore msync mlock mlock2 munlock mlockall

@@ -33,7 +33,7 @@ STDOUT, STDERR, STATUS, CONTROL, REQUEST = range(5)  # the descriptors that come
 MAX_INLINE_BYTES = (
     1 << 16
 )  # a longer request comes in a file, the fifth descriptor, and the message is one byte
-RESET_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+RESET_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 REAP_INTERVAL_MS = 1000
 READY_WARDENS = 2
 libc = ctypes.CDLL(None, use_errno=True)
