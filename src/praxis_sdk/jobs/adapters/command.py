@@ -11,12 +11,11 @@ from praxis_sdk.jobs.adapters.inputs import came_in, placed_files
 from praxis_sdk.jobs.payload import JobPayload
 
 PARAMETERS_FILE: Final = "parameters.json"
-OUTPUTS_FILE: Final = "outputs.json"
 _NOT_FOUND: Final = 127
 
 
 class CommandAdapter(RuntimeAdapter):
-    """Becomes the program; a file `outputs.json` that it leaves is its JSON output."""
+    """Becomes the program; what it leaves in its folder are its outputs."""
 
     name = "command"
     version = "1"
