@@ -57,7 +57,7 @@ def gc(
 ) -> int:
     """Remove artifacts older than a day that no kept job names."""
     from praxis_sdk.cli import logs
-    from praxis_sdk.cli.home import Home, KeptReferences
+    from praxis_sdk.cli.home import Home
     from praxis_sdk.cli.interrupts import run_interruptibly
     from praxis_sdk.jobs.artifacts import sweep
 
@@ -65,7 +65,7 @@ def gc(
     logs.configure()
     streams.reserve_stdout()
     home = Home.of_user()
-    references = KeptReferences(home.results())
+    references = home.results()
     done = run_interruptibly(sweep(home.artifacts(), references, dry_run=dry_run), on_signal=streams.say)
     if as_json:
         streams.emit_json(

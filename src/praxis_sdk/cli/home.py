@@ -7,7 +7,7 @@ PRAXIS_ARTIFACTS    where artifacts are: s3://bucket/prefix or a folder; unless 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -105,17 +105,6 @@ class Home:
         from praxis_sdk.jobs.executor import JobExecutor
 
         return JobExecutor(self.artifacts(), self.environments(), self.results())
-
-
-@dataclass(frozen=True)
-class KeptReferences:
-    """The artifacts that kept results and their inputs name, as a garbage collection asks for them."""
-
-    results: ResultStore
-
-    def digests(self) -> AsyncIterator[str]:
-        """See `References.digests`."""
-        return self.results.digests()
 
 
 def named_environment(store: EnvironmentStore, name: str) -> Environment:

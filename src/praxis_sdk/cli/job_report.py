@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +26,6 @@ _STATUS_OF_REFUSAL: Final = {
     FailureCategory.DEPENDENCY_ERROR: 127,
     FailureCategory.INTERNAL_ERROR: 3,
 }
-_SIGNAL: Final = re.compile(r"ended by (?:(SIG\w+)|signal (\d+))")
 
 
 def exit_status(result: JobResult) -> int:
@@ -38,9 +36,8 @@ def exit_status(result: JobResult) -> int:
         return _EXIT_TIMED_OUT
     if result.exit_code is not None:
         return result.exit_code or 1
-    ended_by = _SIGNAL.match(result.failure.message) if result.failure.code == "killed_by_signal" else None
-    if ended_by is not None:
-        return 128 + (signal.Signals[ended_by[1]] if ended_by[1] else int(ended_by[2]))
+    if result.signal is not None and result.failure.code == "killed_by_signal":
+        return 128 + result.signal
     if result.limit is not None or result.failure.category is FailureCategory.SANDBOX_VIOLATION:
         return _EXIT_KILLED
     status = _STATUS_OF_REFUSAL.get(result.failure.category, 1)
