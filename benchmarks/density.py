@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -34,20 +35,24 @@ def available_mib() -> float:
     return int(fields["MemAvailable"].split()[0]) / 1024
 
 
-def processes() -> int:
-    """Return the number of processes of this machine."""
-    return sum(name.isdigit() for name in os.listdir("/proc"))
+def identity(pid: int) -> tuple[int, str]:
+    """Return what tells a process from a later one of the same number: the number, and when it began."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return pid, file.read().rpartition(")")[2].split()[19]
+    return pid, ""
 
 
-def cgroups() -> int:
-    """Return the number of control groups."""
-    return sum(1 for _, folders, _ in os.walk("/sys/fs/cgroup") for _ in folders)
+def cgroups(launcher: int) -> int:
+    """Return the number of control groups that a launcher has made and not removed."""
+    return sum(
+        f"-{launcher}-" in folder and "praxis-" in folder for folder, _, _ in os.walk("/sys/fs/cgroup")
+    )
 
 
-async def settled(measure: Callable[[], int], at_most: int) -> int:
-    """Return a number once it is small enough, or after ten seconds: the kernel takes down in its own time."""
+async def settled(measure: Callable[[], int]) -> int:
+    """Return a number once it is zero, or after ten seconds: the kernel takes down in its own time."""
     until = time.monotonic() + 10
-    while measure() > at_most and time.monotonic() < until:  # noqa: ASYNC110 - the kernel tells nobody
+    while measure() > 0 and time.monotonic() < until:  # noqa: ASYNC110 - the kernel tells nobody
         await asyncio.sleep(0.1)
     return measure()
 
@@ -77,7 +82,7 @@ async def run(say: Callable[[str], None], live: int = LIVE) -> dict[str, object]
                 os.close(own)
 
     first = await start()  # the zygote is there from here on
-    before_mib, before_processes, before_groups = available_mib(), processes(), cgroups()
+    before_mib = available_mib()
     began = time.monotonic()
     sandboxes = [first, *await asyncio.gather(*(start() for _ in range(live - 1)))]
     while capture.seen_bytes("stdout") < live:  # noqa: ASYNC110 - a twentieth of a second matters to nobody
@@ -85,6 +90,8 @@ async def run(say: Callable[[str], None], live: int = LIVE) -> dict[str, object]
     started_s = time.monotonic() - began
     mib_each = (before_mib - available_mib()) / live
     say(f"{live} live after {started_s:.1f} s, {mib_each:.2f} MiB each")
+    born = [identity(sandbox.pid) for sandbox in sandboxes]
+    launcher = station.launcher.pid or 0
     began = time.monotonic()
     for sandbox in sandboxes:
         sandbox.terminate()
@@ -96,20 +103,20 @@ async def run(say: Callable[[str], None], live: int = LIVE) -> dict[str, object]
     await reader.wait()
     reader.close()
     order.close()
-    left = await settled(processes, before_processes) - before_processes
-    groups = await settled(cgroups, before_groups) - before_groups
-    await stations.close()
+    await stations.close()  # and with it what it keeps ready, which is not what is measured
+    left = await settled(lambda: sum(identity(pid) == (pid, start) for pid, start in born if start))
+    groups = await settled(lambda: cgroups(launcher))
     figures: dict[str, object] = {
         "live": live,
         "started_s": round(started_s, 2),
         "ended_s": round(ended_s, 2),
         "mib_each": round(mib_each, 3),
         "finished_well": sum(end.exit_code == 0 for end in ends),
-        "processes_left": max(0, left),
-        "control_groups_left": max(0, groups),
+        "processes_left": left,
+        "control_groups_left": groups,
         "reached": mib_each <= MOST_MIB
-        and left <= 0
-        and groups <= 0
+        and left == 0
+        and groups == 0
         and all(end.exit_code == 0 for end in ends),
     }
     RESULTS.mkdir(exist_ok=True)

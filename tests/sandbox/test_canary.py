@@ -51,7 +51,7 @@ FAULTS = {
         "the host's name is visible",
     ),
     "the attack is cut short": (
-        "init._spawn = lambda *_: os.posix_spawn('/bin/false', ['false'], {})",
+        "init.spawn = lambda *_: os.posix_spawn('/bin/false', ['false'], {})",
         "carried out",
     ),
 }

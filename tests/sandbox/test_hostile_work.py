@@ -123,21 +123,27 @@ async def test_memory_bomb_is_stopped(run: Run, launcher: Launcher) -> None:
 
 
 async def test_many_processes_share_one_memory_limit(run: Run, launcher: Launcher) -> None:
-    if launcher.enforcement.memory != "cgroup":
-        pytest.skip("only a cgroup counts processes together")
     code = (
-        "import os\n"
+        "import os, select\n"
+        "ready, go = os.pipe(), os.pipe()\n"
         "children = []\n"
         "for _ in range(8):\n"
         "    pid = os.fork()\n"
         "    if pid == 0:\n"
-        "        x = bytearray(30_000_000); os.read(0, 1); import time; time.sleep(60)\n"
-        "    children.append(pid)\n"
-        "print(os.wait()[1])\n"
-        "raise SystemExit(1)\n"
+        "        x = bytearray(30_000_000); os.close(go[1]); os.write(ready[1], b'.'); os.read(go[0], 1); os._exit(0)\n"
+        "    children.append(os.pidfd_open(pid))\n"
+        "count = 0\n"
+        "while count < 8:\n"
+        "    seen = select.select([ready[0], *children], [], [])[0]\n"
+        "    if seen != [ready[0]]: raise SystemExit(1)\n"
+        "    count += len(os.read(ready[0], 8))\n"
+        "print(count)\n"
     )
     result = await run(code, limits=Limits(memory_bytes=150 * MIB))
-    assert result.end.killed_by == "memory"
+    if launcher.enforcement.memory == "cgroup":
+        assert result.end.killed_by == "memory"
+    else:  # the limit holds for the address space of each
+        assert (result.output, result.end.exit_code) == ("8\n", 0)
 
 
 @pytest.mark.parametrize("directory", ["/dev/shm", "/tmp", "/workspace"])
@@ -156,11 +162,12 @@ async def test_scratch_directories_share_one_budget(run: Run) -> None:
 
 
 async def test_scratch_space_counts_as_memory(run: Run, launcher: Launcher) -> None:
-    if launcher.enforcement.memory != "cgroup":
-        pytest.skip("only a cgroup counts tmpfs")
     limits = Limits(scratch_bytes=512 * MIB, memory_bytes=64 * MIB)
     result = await run(["sh", "-c", "head -c 200m /dev/zero > /dev/shm/b"], limits=limits)
-    assert result.end.killed_by == "memory"
+    if launcher.enforcement.memory == "cgroup":
+        assert result.end.killed_by == "memory"
+    else:  # it has a limit of its own, which was not reached
+        assert result.ok
 
 
 async def test_inode_flood_ends_at_its_limit(run: Run) -> None:
@@ -172,11 +179,13 @@ async def test_inode_flood_ends_at_its_limit(run: Run) -> None:
 
 
 async def test_memfd_counts_as_memory(run: Run, launcher: Launcher) -> None:
-    if launcher.enforcement.memory != "cgroup":
-        pytest.skip("only a cgroup counts memory files")
     code = "import os\nfd = os.memfd_create('x')\nwhile True: os.write(fd, bytes(10**6))"
-    result = await run(code, limits=Limits(memory_bytes=100 * MIB, file_size_bytes=2**40))
-    assert result.end.killed_by == "memory"
+    if launcher.enforcement.memory == "cgroup":
+        result = await run(code, limits=Limits(memory_bytes=100 * MIB, file_size_bytes=2**40))
+        assert result.end.killed_by == "memory"
+    else:  # of each the size is limited
+        result = await run(code, limits=Limits(memory_bytes=100 * MIB, file_size_bytes=50 * MIB))
+        assert "File too large" in result.output
 
 
 async def test_locking_memory_is_limited(run: Run) -> None:
@@ -200,10 +209,15 @@ async def test_spinning_ends_at_the_cpu_limit(run: Run) -> None:
 
 
 async def test_many_short_cpu_burners_are_summed(run: Run, launcher: Launcher) -> None:
-    if launcher.enforcement.processes != "cgroup":
-        pytest.skip("only a cgroup counts processes together")
-    burner = "while :; do sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'; done"
-    result = await run(["sh", "-c", burner], limits=Limits(cpu_seconds=0.5))
+    burn = "sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'"
+    if launcher.enforcement.processes != "cgroup":  # the limit holds for each
+        result = await run(
+            ["sh", "-c", f"for i in $(seq 40); do {burn}; done"], limits=Limits(cpu_seconds=0.5)
+        )
+        assert result.ok
+        assert result.end.usage.cpu_seconds > 0.5
+        return
+    result = await run(["sh", "-c", f"while :; do {burn}; done"], limits=Limits(cpu_seconds=0.5))
     assert (result.end.signal, result.end.killed_by) == (signal.SIGKILL, "cpu")
     assert result.end.usage.cpu_seconds < 2
 
@@ -399,6 +413,11 @@ async def test_an_attack_on_the_kernel_ends_the_tool(run: Run, name: str, expres
         ("a crypto socket", "call(41, 38, 5, 0)", "EAFNOSUPPORT"),
         ("a bluetooth socket", "call(41, 31, 3, 1)", "EAFNOSUPPORT"),
         ("a raw socket", "call(41, 2, 3, 1)", "EPERM"),
+        ("a ping socket", "call(41, 2, 2, 1)", "EPERM"),
+        ("a UDP-Lite socket", "call(41, 10, 2, 136)", "EPERM"),
+        ("an SCTP socket", "call(41, 2, 5, 132)", "EPERM"),
+        ("an MPTCP socket", "call(41, 10, 1, 262)", "EPERM"),
+        ("a local descriptor table", "call(154, 1, b'\\0' * 16, 16)", "EPERM"),
         ("setuid to root", "call(105, 0)", "EINVAL"),
         ("a device node", "call(133, b'/tmp/sda', 0o60600, 0x800)", "EPERM"),
         ("adding a capability", "call(126, b'\\x22\\x05\\x08\\x20\\0\\0\\0\\0', b'\\xff' * 24)", "EPERM"),
@@ -408,6 +427,15 @@ async def test_an_attack_on_the_kernel_ends_the_tool(run: Run, name: str, expres
 async def test_a_forbidden_call_is_refused(run: Run, name: str, expression: str, error: str) -> None:
     result = await run(CALL + expression)
     assert result.output.split() == [error], (name, result)
+
+
+@x86_64_only
+async def test_ordinary_sockets_can_be_made(run: Run) -> None:
+    calls = [
+        (family, kind, protocol) for family in (2, 10) for kind, protocol in ((1, 0), (1, 6), (2, 0), (2, 17))
+    ]
+    result = await run(CALL + f"for call_ in {[*calls, (1, 1, 0), (1, 5, 0)]}: call(41, *call_)")
+    assert result.output.split() == ["ok"] * 10
 
 
 async def test_the_terminal_of_the_host_is_out_of_reach(run: Run) -> None:

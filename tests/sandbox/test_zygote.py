@@ -179,6 +179,91 @@ async def test_an_end_is_judged_from_what_the_kernel_saw(
     assert not done.end.ok
 
 
+@pytest.mark.parametrize(
+    ("program", "exit_code", "ended_by", "output"),
+    [
+        ("sh -c 'echo $$ $PPID $COLOUR; exit 7'", 7, None, "2 1 blue\n"),
+        ("sh -c 'kill -9 $$'", None, 9, ""),
+        ("sh -c 'kill -TERM $$'", None, 15, ""),
+        ("sh -c 'kill -TERM 1; kill -KILL 1; echo here'", 0, None, "here\n"),
+        ("python3 -c 'import os; os.abort()'", None, 6, ""),
+        ("no-such-program", 127, None, "no-such-program: command not found\n"),
+        ("/etc/passwd", 126, None, "/etc/passwd: Permission denied\n"),
+        # Orphans are buried as they die: else these would be more than there may be.
+        (
+            "sh -c 'i=0; while [ $i -lt 40 ]; do sh -c \"true &\"; i=$((i+1)); done; echo $i'",
+            0,
+            None,
+            "40\n",
+        ),
+        (
+            (
+                'python3 -c \'import os\nfor n in ("mem", "fd", "environ"):\n'
+                ' try: os.open(f"/proc/1/{n}", os.O_RDONLY); print(n)\n except OSError: pass\''
+            ),
+            0,
+            None,
+            "",
+        ),
+    ],
+)
+async def test_a_program_has_an_init_beside_it(
+    warm: Launcher, program: str, exit_code: int | None, ended_by: int | None, output: str
+) -> None:
+    done = await fork(warm, f"#!{program}", limits=Limits(processes=16))
+    assert (done.end.exit_code, done.end.signal, done.output) == (exit_code, ended_by, output)
+    assert done.end.killed_by is None
+
+
+async def test_a_program_can_be_asked_to_end(warm: Launcher) -> None:
+    order = os.memfd_create("order")
+    os.write(order, b"#!sh -c 'echo ready; while :; do sleep 1000; done'")
+    os.lseek(order, 0, os.SEEK_SET)
+    reader, writer = os.pipe()
+    with await warm.fork(Policy(), order, stdout=writer) as sandbox:
+        os.close(writer)
+        os.close(order)
+        assert await asyncio.to_thread(os.read, reader, 6) == b"ready\n"
+        sandbox.terminate()
+        assert (await sandbox.wait()).signal == signal.SIGTERM
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if os.fork() == 0:\n    while True: pass\nos.wait(); sys.exit(5)",
+        """#!python3 -c 'import os\nif os.fork() == 0:\n while True: pass\nraise SystemExit(os.wait()[1])'""",
+    ],
+)
+async def test_the_processor_time_of_a_child_is_the_jobs(warm: Launcher, code: str) -> None:
+    done = await fork(warm, code, limits=Limits(cpu_seconds=1))
+    assert not done.end.ok
+    # Without a cgroup each process has a limit of its own, and the job lives to see its child end.
+    assert done.end.killed_by == ("cpu" if warm.enforcement.cgroup_version else None)
+
+
+async def test_the_most_processes_are_told(warm: Launcher) -> None:
+    code = (
+        "import signal\n"
+        "for _ in range(4):\n"
+        "    if os.fork() == 0: signal.pause()\n"
+        "end = os.times().elapsed + 0.2\n"
+        "while os.times().elapsed < end: pass\n"
+    )
+    done = await fork(warm, code, limits=Limits(cpu_seconds=3))
+    program = await fork(warm, "#!sh -c 'sleep 0 & sleep 0 & wait'")
+    if warm.enforcement.processes != "cgroup":
+        assert done.end.usage.peak_processes is None
+        return
+    assert program.end.usage.peak_processes is not None
+    assert 1 <= program.end.usage.peak_processes <= 3
+    assert done.end.usage.peak_processes is not None
+    assert 1 <= done.end.usage.peak_processes <= 5
+    if any(Path("/sys/fs/cgroup").glob("**/pids.peak")):
+        assert done.end.usage.peak_processes == 5
+
+
 async def test_forks_are_limited(warm: Launcher) -> None:
     code = """
 for number in range(100):
@@ -319,15 +404,44 @@ async def test_a_program_or_an_interpreter_that_is_missing_is_named(tmp_path: Pa
             await fork(launcher, "pass")
 
 
-async def test_a_preload_that_disarms_the_lock_down_is_caught_from_outside(tmp_path: Path) -> None:
-    disarm = """
-from praxis_sdk.sandbox import lockdown, verify
-lockdown.STEPS = tuple(s for s in lockdown.STEPS if s.__name__ != "drop_capabilities")
-verify.verify = lambda *_: None
-"""
-    async with launched(environment(tmp_path, evil=disarm)) as launcher:
-        with pytest.raises(IsolationUnavailable, match="Cap"):
-            await fork(launcher, "print('ran')")
+@pytest.mark.parametrize(
+    ("disarm", "reason"),
+    [
+        ("lockdown.STEPS = tuple(s for s in lockdown.STEPS if s.__name__ != 'drop_capabilities')", "CapEff"),
+        ("kernel.empty_bounding_set = lambda last: None", "CapBnd"),
+        (
+            "lockdown.STEPS = tuple(s for s in lockdown.STEPS if s.__name__ != 'filter_system_calls')",
+            "Seccomp_filters",
+        ),
+        (
+            "mounts.place = lambda *a, real=mounts.place: (kernel.mount('x', '/mnt', 'tmpfs', 6), real(*a))[1]",
+            "/mnt is writable",
+        ),
+        (
+            "mounts.place = lambda *a, real=mounts.place: (kernel.mount('x', '/mnt', 'tmpfs', 5), real(*a))[1]",
+            "/mnt honours set-user-id|/mnt honours device files",
+        ),
+        (
+            "mounts.place = lambda *a, real=mounts.place: (os.open('/', os.O_RDONLY), real(*a))[1]",
+            "descriptors are open",
+        ),
+    ],
+)
+async def test_a_preload_that_disarms_the_lock_down_is_caught_from_outside(
+    tmp_path: Path, disarm: str, reason: str
+) -> None:
+    code = f"import os\nfrom praxis_sdk.sandbox import kernel, lockdown, mounts, verify\n{disarm}\n"
+    async with launched(environment(tmp_path, evil=f"{code}verify.verify = lambda *_: None")) as launcher:
+        for _ in range(2):
+            with pytest.raises(IsolationUnavailable, match=reason):
+                await fork(launcher, "print('ran')")
+
+
+async def test_what_preloaded_code_writes_is_not_in_the_jobs_view(tmp_path: Path) -> None:
+    write = "open('/tmp/note', 'w').write('x'); f = open('/tmp/note')"
+    async with launched(environment(tmp_path, writer=write)) as launcher:
+        look = "print(os.listdir('/tmp'), ' - tmpfs zygote ' in open('/proc/self/mountinfo').read())"
+        assert (await fork(launcher, look)).output == "[] False\n"
 
 
 async def test_a_zygote_that_dies_is_replaced_and_its_jobs_live_on(warm: Launcher) -> None:

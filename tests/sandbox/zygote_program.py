@@ -1,12 +1,18 @@
-"""What the zygote's children run in these tests: Python code that comes as the order."""
+"""What the zygote's children run in these tests: Python code that comes as the order, or a program (`#! word word`)."""
 
 import os
+import shlex
 import sys
+from collections.abc import Callable
 
 
-def main(fd: int) -> int:
+def begin(fd: int) -> Callable[[], int] | list[str]:
     with open(fd, "rb", closefd=False) as file:
         code = file.read()
+    return shlex.split(code[2:].decode()) if code.startswith(b"#!") else lambda: main(code)
+
+
+def main(code: bytes) -> int:
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", closefd=False)
     status = 0

@@ -191,6 +191,14 @@ CASES = [
         outputs=9,
     ),
     Case("kill(0, 9) is its own end", "import os; os.kill(0, 9)", KILLED, as_process_1=OK),
+    Case("a program that kills itself is killed", shell("kill -9 $$"), KILLED),
+    Case("a program that stops itself times out", shell("kill -STOP $$"), TIMED_OUT, limits={"wall_s": 0.5}),
+    Case("a program cannot end its init", shell("kill -9 1; kill -TERM 1; echo alive"), OK, says="alive"),
+    Case(
+        "a program's orphans are buried as they die",
+        shell("i=0; while [ $i -lt 200 ]; do sh -c 'true &'; i=$((i+1)); done"),
+        OK,
+    ),
     Case(
         "process 1 takes no signal from inside",
         "import os, signal\nfor number in (9, 19, 3, 6, 11, 17, 31): os.kill(1, number)\n'alive'",

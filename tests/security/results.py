@@ -174,15 +174,15 @@ CASES = [
     Case("a closed folder stops the harness only", "import os; os.chmod('.praxis', 0)", _ANY_FAILURE),
     Case("a removed folder is made again", "import os; os.rmdir('.praxis')\n3", OK, outputs=3),
     Case(
-        "a folder as the result of a program is nothing",
+        "a folder as the result of a program is told",
         shell(f"mkdir -p {_FILE}; echo fine"),
-        OK,
-        says="fine",
+        BAD_RESULT,
+        says="not a regular file",
     ),
     Case(
-        "a result as deep as the sea of a program is nothing",
+        "a result as deep as the sea of a program is refused",
         shell(f"mkdir -p .praxis; head -c 60000 /dev/zero | tr '\\0' '[' > {_FILE}"),
-        OK,
+        BAD_RESULT,
     ),
     Case(
         "a job may not bring its own result",

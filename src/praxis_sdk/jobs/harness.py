@@ -8,7 +8,7 @@ slower and does the same. The order comes on standard input:
     8 bytes: length of the header | header (JSON) | content of the files, one after the other
 
 The header says what to place in the working directory (`files`) and what to do then: `python` (code to run
-here, with `parameters` and `inputs`) or `argv` (a program to become). For Python the value and the error go
+here, with `parameters` and `inputs`) or `argv` (a program to start or to become). For Python the value and the error go
 to `.praxis/result.json` in the working directory.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import gc
 import json
 import linecache
@@ -42,7 +43,12 @@ EXIT_NOT_FOUND = 127
 EXIT_NOT_EXECUTABLE = 126
 
 # The job may replace what these names mean; the harness keeps what they meant.
-_dumps, _loads, _open, _print_exception = json.dumps, json.loads, os.open, traceback.print_exception
+_dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_open, _print_exception = os.open, traceback.print_exception
+_FIRST_PIECE = 1 << 16
+_prepared = False
+_seed = 0
 
 
 class BadValue(Exception):
@@ -51,33 +57,66 @@ class BadValue(Exception):
 
 def main(fd: int = 0) -> int:
     """Carry out the order that can be read from a descriptor; returns the exit code."""
+    act = begin(fd)
+    return act() if callable(act) else become(act)
+
+
+def begin(fd: int) -> Callable[[], int] | list[str]:
+    """Take the order that can be read from a descriptor; returns what carries it out, or the program that shall."""
+    if not _prepared:
+        prepare()
     header = receive(fd)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, fd)
     os.close(null)
     if "argv" in header:
-        return become(header["argv"])
+        argv: list[str] = header["argv"]
+        return argv
+    return functools.partial(run_python, header["python"], os.getcwd())
+
+
+def prepare() -> None:
+    """Do what is the same for every order; a zygote does it once, for all its children."""
+    global _prepared
+    _prepared = True
+    # Python ignores it, and what the limit on file sizes did would look like any failed write.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     open_streams()
-    return run_python(header["python"], os.getcwd())
+    when_imported("numpy.random", lambda module: module.seed(_seed % (1 << 32)))
+    watch_figures()
 
 
 def rehearse() -> None:
-    """Go once through what every order needs, in a process that waits for its order.
+    """Go through what every order needs, so that the interpreter has learnt it before the first order comes.
 
-    A forked process pays for every page that it writes to for the first time; better before than after
-    the order has come. Nothing of the rehearsal is left for the job to see.
+    Nothing of the rehearsal is left for the job to see.
     """
+    if not _prepared:
+        prepare()
     order: dict[str, Any] = {"name": "rehearsal", "code": "None", "parameters": {}, "inputs": {}}
     main_module = sys.modules["__main__"]
-    evaluate(_loads(_dumps(order)))
+    evaluate(_scan(_dumps(order), 0)[0])
     _dumps({"value": jsonable({}, [], "result", 0)}).encode()
     linecache.cache.pop("rehearsal", None)
     sys.modules["__main__"] = main_module
 
 
 def open_streams() -> None:
-    """Make standard streams of one's own: a zygote's children find those of the zygote."""
-    sys.stdin = open(os.devnull, encoding="utf-8")
+    """Make standard streams for the descriptors 0 to 2, whatever they will lead to: a pipe, for a job."""
+    kept = [os.dup(fd) for fd in (1, 2)]
+    ends = os.pipe()  # what a stream can do is found out when it is made
+    for fd in (1, 2):
+        os.dup2(ends[1], fd)
+    make_streams()
+    for fd, copy in zip((1, 2), kept, strict=True):
+        os.dup2(copy, fd)
+    for fd in (*kept, *ends):
+        os.close(fd)
+
+
+def make_streams() -> None:
+    """Replace `sys.stdin`, `sys.stdout` and `sys.stderr`."""
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, stream)
@@ -86,29 +125,38 @@ def open_streams() -> None:
 
 def receive(fd: int) -> dict[str, Any]:
     """Read an order and place its files in the working directory; returns the header."""
-    with open(fd, "rb", buffering=1 << 16, closefd=False) as stream:
-        length = int.from_bytes(stream.read(8), "big")
-        if not 0 < length <= MAX_HEADER_BYTES:
-            raise ValueError("the order has no header")
-        header = _loads(stream.read(length))
-        os.makedirs(RESULT_FOLDER, mode=0o700, exist_ok=True)
-        for path, size, mode in header["files"]:
-            if os.path.dirname(path):
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-            target = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-            try:
-                while size > 0:
-                    piece = stream.read(min(size, 1 << 20))
-                    if not piece:
-                        raise ValueError("the order ends early")
-                    size -= len(piece)
-                    view = memoryview(piece)
-                    while view:
-                        view = view[os.write(target, view) :]
-            finally:
-                os.close(target)
-    content: dict[str, Any] = header
-    return content
+    content = os.read(fd, _FIRST_PIECE)
+    length = int.from_bytes(content[:8], "big")
+    if not 0 < length <= MAX_HEADER_BYTES:
+        raise ValueError("the order has no header")
+    end = 8 + length
+    while len(content) < end:
+        piece = os.read(fd, end - len(content))
+        if not piece:
+            raise ValueError("the order ends early")
+        content += piece
+    header: dict[str, Any] = _scan(content[8:end].decode(), 0)[0]
+    try:  # noqa: SIM105 - without an import, and without an object, in every fresh process
+        os.mkdir(RESULT_FOLDER, 0o700)
+    except FileExistsError:
+        pass
+    begun = content[end:]  # what has been read of the files
+    for path, size, mode in header["files"]:
+        if os.path.dirname(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        target = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        try:
+            while size > 0:
+                piece, begun = begun[:size] or os.read(fd, min(size, 1 << 20)), begun[size:]
+                if not piece:
+                    raise ValueError("the order ends early")
+                size -= len(piece)
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(target, view) :]
+        finally:
+            os.close(target)
+    return header
 
 
 def become(argv: list[str]) -> int:
@@ -126,9 +174,6 @@ def become(argv: list[str]) -> int:
 def run_python(order: dict[str, Any], folder: str) -> int:
     """Run Python code in a folder and write its result there; returns the exit code."""
     seed(order["seed"])
-    # Python ignores it, and what the limit on file sizes did would look like any failed write.
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    watch_figures()
     sys.argv = [order["name"]]
     sys.path.insert(0, folder)  # files that came with the job can be imported
     result: dict[str, Any] = {}
@@ -208,8 +253,12 @@ def calls_main(node: ast.Expr) -> bool:
 
 def seed(value: int) -> None:
     """Give every generator that a fork would have copied a state of this job's own."""
+    global _seed
+    _seed = value
     random.seed(value)
-    when_imported("numpy.random", lambda module: module.seed(value % (1 << 32)))
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        numbers.seed(value % (1 << 32))
 
 
 def watch_figures() -> None:
@@ -385,11 +434,15 @@ def exit_code(stop: SystemExit) -> int:
 
 def write_result(result: dict[str, Any], folder: str) -> None:
     """Write the result where the executor looks for it."""
-    content = _dumps(result, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    content = _dumps(result).encode()
     path = f"{folder}/{RESULT_FOLDER}/{RESULT_FILE}"
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the job is over, and may have left none to open
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # the job may have removed it
-    target = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    try:
+        target = _open(path, flags, 0o600)
+    except FileNotFoundError:  # the job has removed the folder
+        os.mkdir(f"{folder}/{RESULT_FOLDER}", 0o700)
+        target = _open(path, flags, 0o600)
     try:
         view = memoryview(content)
         while view:

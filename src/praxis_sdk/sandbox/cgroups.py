@@ -17,7 +17,7 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
 CPU_PERIOD_US = 100_000
@@ -33,13 +33,15 @@ class Place:
         version: 2, 1, or 0 when this host gives us no cgroups at all.
         controllers: controller -> the launcher's own directory in its hierarchy. One directory for all on
             version 2.
+        keeps_peak: the kernel remembers the most processes of a group.
     """
 
-    __slots__ = ("controllers", "version")
+    __slots__ = ("controllers", "keeps_peak", "version")
 
     def __init__(self, version: int, controllers: dict[str, str]) -> None:
         self.version = version
         self.controllers = controllers
+        self.keeps_peak = "pids" in controllers and os.path.exists(f"{controllers['pids']}/pids.peak")
 
     def directories(self) -> dict[str, list[str]]:
         """Return parent directory -> its controllers."""
@@ -141,6 +143,16 @@ class Group:
                 self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
                 self._write("cpu", "cpu.cfs_quota_us", quota)
 
+    @property
+    def controllers(self) -> Collection[str]:
+        """What limits and counts its members."""
+        return self._paths.keys()
+
+    @property
+    def keeps_peak(self) -> bool:
+        """True when the kernel remembers the most processes that there were."""
+        return self._place.keeps_peak and "pids" in self._paths
+
     def _make(self, directory: str, controllers: list[str]) -> None:
         path = f"{directory}/{self._name}"
         os.mkdir(path)
@@ -167,6 +179,20 @@ class Group:
             name = "memory.peak" if self.fd is not None else "memory.max_usage_in_bytes"
             with contextlib.suppress(OSError):
                 return int(_read(f"{self._paths['memory']}/{name}"))
+        return None
+
+    def processes(self) -> int | None:
+        """How many processes and threads its members are now; None when nothing counts them."""
+        return self._pids("pids.current")
+
+    def peak_processes(self) -> int | None:
+        """How many they ever were; None when nothing counts them, or this kernel does not keep the peak."""
+        return self._pids("pids.peak")
+
+    def _pids(self, name: str) -> int | None:
+        if "pids" in self._paths:
+            with contextlib.suppress(OSError):
+                return int(_read(f"{self._paths['pids']}/{name}"))
         return None
 
     def events(self) -> dict[str, int]:

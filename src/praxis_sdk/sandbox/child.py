@@ -42,9 +42,10 @@ class Child:
         group: its control group; None where there are none.
         host_id: its user and group id, as the host sees them; 0 when it has the caller's.
         born_of: what forked it: a zygote's generation; None when the launcher did.
+        standing: how many files it holds open while it waits, once it has been inspected.
     """
 
-    __slots__ = ("born_of", "channel", "group", "host_id", "pid", "pidfd")
+    __slots__ = ("born_of", "channel", "group", "host_id", "pid", "pidfd", "standing")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Child:
         self.group = group
         self.host_id = host_id
         self.born_of = born_of
+        self.standing = 0
 
     @property
     def waits(self) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 
-from praxis_sdk.sandbox import verify, wire
+from praxis_sdk.sandbox import init, verify, wire
+from praxis_sdk.sandbox.baseroot import SHARED_MEMORY
 from praxis_sdk.sandbox.child import Child, StartError
 
 TYPE_CHECKING = False
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from praxis_sdk.sandbox.events import Events
-    from praxis_sdk.sandbox.init import Surroundings
+    from praxis_sdk.sandbox.job import Order
     from praxis_sdk.sandbox.nursery import Nursery
-
-_NO_CAPABILITIES = "0" * 16
 
 
 class Cradle:
@@ -32,7 +30,7 @@ class Cradle:
     def rear(
         self,
         child: Child,
-        order: bytes,
+        order: Order,
         descriptors: Sequence[int],
         locked: Callable[[Child], None],
         failed: Callable[[StartError], None],
@@ -41,7 +39,7 @@ class Cradle:
 
         def hear() -> None:
             try:
-                if not self._is_locked(child):
+                if not self._is_locked(child, order):
                     return
             except StartError as problem:
                 self._bury(child)
@@ -54,7 +52,7 @@ class Cradle:
         self._young[fd] = child
         self._events.watch(fd, hear)
         try:
-            wire.send(child.channel, order, descriptors)
+            wire.send(child.channel, order.message, descriptors)
         except OSError as problem:
             if problem.errno != errno.EPIPE:  # then it is dead, and its last words say why
                 self._bury(child)
@@ -65,7 +63,7 @@ class Cradle:
         for child in list(self._young.values()):
             self._bury(child)
 
-    def _is_locked(self, child: Child) -> bool:
+    def _is_locked(self, child: Child, order: Order) -> bool:
         """Read what a child has to say; raises StartError when it will never be locked."""
         while True:
             try:
@@ -82,10 +80,7 @@ class Cradle:
                 raise failure_of(message["failed"])
             if "locked" in message:
                 if child.born_of is not None:
-                    try:
-                        inspect(child, self._nursery.surroundings)
-                    except OSError as problem:
-                        raise StartError("verify", problem.errno or 0, str(problem)) from problem
+                    inspect(child, self._nursery.surroundings, order)
                 return True
 
     def _let_go(self, child: Child) -> None:
@@ -106,30 +101,44 @@ def failure_of(failed: object) -> StartError:
     return StartError("start", 0, "the sandbox failed without saying why")
 
 
-def inspect(child: Child, surroundings: Surroundings) -> None:
+def inspect(child: Child, surroundings: init.Surroundings, order: Order) -> None:
     """Ask the kernel about a child of a zygote: the zygote's own memory may have been tampered with by a preload.
+
+    Args:
+        child: it says that it is locked.
+        surroundings: what the launcher knows of itself.
+        order: what it was told to become.
 
     Raises:
         StartError: names what is not as it should be.
     """
-    fd = os.open(f"/proc/{child.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    child.standing = init.STANDING + len(order.written) + order.door
+    expected = verify.Expectation(
+        child.host_id,
+        (*order.written, SHARED_MEMORY),
+        surroundings.outside,
+        range(child.standing),
+        no_groups=surroundings.privileged,
+        filters=surroundings.filters + 2,  # the zygote's and its own
+        loopback=order.door,
+    )
     try:
-        status = os.read(fd, 16384).decode(errors="replace")
-    finally:
-        os.close(fd)
-    identity = "\t".join([str(child.host_id)] * 4)
-    wanted = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), _NO_CAPABILITIES)
-    wanted |= {"Uid": identity, "Gid": identity, "Seccomp": "2", "NoNewPrivs": "1"}
-    found = [
-        f"{name} is not {value!r}" for name, value in wanted.items() if f"\n{name}:\t{value}\n" not in status
-    ]
-    found += [
-        f"{name} namespace is the launcher's"
-        for name, inode in surroundings.outside.items()
-        if os.stat(f"/proc/{child.pid}/ns/{name}").st_ino == inode
-    ]
-    # The zygote's and its own.
-    if (count := verify.count_filters(status)) < surroundings.filters + 2:
-        found.append(f"Seccomp_filters is {count}")
-    if found:
-        raise StartError("verify", 0, "; ".join(found))
+        verify.inspect(f"/proc/{child.pid}", expected)
+    except verify.RefusedError as problem:
+        raise StartError("verify", 0, str(problem)) from problem
+    except OSError as problem:
+        raise StartError("verify", problem.errno or 0, str(problem)) from problem
+
+
+def count_again(child: Child) -> None:
+    """Make sure, before a child gets its work, that it holds no more files than when it was inspected.
+
+    Raises:
+        StartError: it does.
+    """
+    try:
+        count = verify.count_descriptors(f"/proc/{child.pid}")
+    except OSError as problem:
+        raise StartError("verify", problem.errno or 0, str(problem)) from problem
+    if count != child.standing:
+        raise StartError("verify", 0, f"{count} descriptors are open, not {child.standing}")

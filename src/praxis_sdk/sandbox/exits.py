@@ -41,11 +41,15 @@ class SandboxUsage:
         peak_memory_bytes: the most memory held at once (cgroup), or by its largest process where nothing
             counted all.
         wall_seconds: from the request to the death of the last process.
+        peak_processes: the most processes and threads at once, without the init that stands beside a program; of a
+            kernel that does not keep the peak (`pids.peak`) the largest number that was seen when the launcher looked,
+            at its start and every time it checked the processor time. None where no cgroup counts processes.
     """
 
     cpu_seconds: float
     peak_memory_bytes: int
     wall_seconds: float
+    peak_processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,15 @@ def judge(report: Mapping[str, Any]) -> SandboxExit:
     """Turn the launcher's report into a verdict.
 
     Args:
-        report: an `exited` message: init_status, cpu_seconds, peak_memory_bytes, wall_seconds, events,
-            cpu_exceeded; from the init also status or spawn_error, and scratch_free (bytes, inodes).
+        report: an `exited` message: init_status, cpu_seconds, peak_memory_bytes, peak_processes, wall_seconds,
+            events, cpu_exceeded; from the init also status or spawn_error, and scratch_free (bytes, inodes).
     """
-    usage = SandboxUsage(report["cpu_seconds"], report["peak_memory_bytes"], report["wall_seconds"])
+    usage = SandboxUsage(
+        report["cpu_seconds"],
+        report["peak_memory_bytes"],
+        report["wall_seconds"],
+        report["peak_processes"],
+    )
     events: Mapping[str, int] = report["events"]
     if "spawn_error" in report:
         number, message = report["spawn_error"]

@@ -2,45 +2,89 @@
 
 It is process 1 of its namespace, because a second fork would cost more than everything else. So the kernel ignores
 signals to it that it has no handler for, except SIGKILL, SIGSTOP and those of a fault; a handler for SIGTERM stands in
-for the default. It is the launcher's own child, which reads the wait status of the job from the kernel.
+for the default. It is the launcher's own child, which reads the wait status of the job from the kernel, and asks the
+kernel from outside whether the sandbox is what it should be.
+
+A fork pays for every page that it is the first to write to, and Python writes to whatever it looks at. So everything
+that can be had before the fork is had there (`prepare`): dispositions of signals, the filter in the kernel's form,
+standard descriptors, the socket object.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import gc
 import os
 import signal
+import socket
 import sys
 import traceback
 
-from praxis_sdk.sandbox import attack, init, kernel, lockdown, wire
+from praxis_sdk.sandbox import attack, init, kernel, lockdown, loopback, mounts, verify, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
     from types import FrameType
-    from typing import NoReturn
+    from typing import Any, NoReturn
+
+REHEARSALS = 20
+_TERMINATE, _INTERRUPT = int(signal.SIGTERM), int(signal.SIGINT)
+_HELD_BACK = (int(signal.SIGCHLD), _TERMINATE)
 
 
 class Program:
     """What a zygote's children run.
 
     Attributes:
-        main: carries out the order behind a descriptor; returns the exit code.
-        rehearse: goes through what every order needs, so that the pages it writes to are this child's own before the
-            order comes; None where the program has none.
+        begin: takes the order behind a descriptor; returns what carries it out and then returns the exit code, or the
+            command line of a program that does.
+        rehearse: goes through what every order needs, and leaves nothing of it; None where the program has none. It is
+            called in the zygote, so that children find code that the interpreter has learnt.
     """
 
-    __slots__ = ("main", "rehearse")
+    __slots__ = ("begin", "rehearse")
 
-    def __init__(self, main: Callable[[int], int], rehearse: Callable[[], None] | None) -> None:
-        self.main = main
+    def __init__(
+        self, begin: Callable[[int], Callable[[], int] | list[str]], rehearse: Callable[[], None] | None
+    ) -> None:
+        self.begin = begin
         self.rehearse = rehearse
 
 
+def prepare(program: Program, surroundings: init.Surroundings) -> None:
+    """Do in the zygote, once, what every child would otherwise do for itself."""
+    kernel.block_signals(_HELD_BACK)
+    for number in (signal.SIGHUP, signal.SIGQUIT):  # whoever started us may have had them ignored
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(_TERMINATE, _terminate)
+    signal.signal(_INTERRUPT, signal.default_int_handler)
+    kernel.prepare_seccomp(surroundings.filter_program)
+    for _ in range(REHEARSALS):
+        _rehearse()
+        if program.rehearse is not None:
+            program.rehearse()
+    os.umask(0o022)
+
+
+def _rehearse() -> None:
+    """Exchange messages with oneself such as a child exchanges with the launcher."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        message = {"scratch": [1, 1], "mounts": None, "loopback_port": None}
+        wire.send(theirs, wire.encode(message), [0])
+        order, (fd,) = init.expect(ours)
+        ready = dict.fromkeys(init.Order(order, []).plan.written, fd)
+        init.Order(order, []).hand_over(ours, ready)
+        wire.close_all([fd])
+        received = wire.receive(theirs)
+        wire.close_all(received[1] if received else [])
+
+
 def live(
-    inherited: socket.socket,
+    channel: socket.socket,
+    inherited: int,
     entrances: Sequence[int],
     surroundings: init.Surroundings,
     program: Program,
@@ -49,28 +93,31 @@ def live(
     """Run the whole life of a child; never returns into the zygote's code.
 
     Args:
-        inherited: our end of the socket to the launcher.
+        channel: the zygote's own socket, whose descriptor becomes that of the child's.
+        inherited: the child's end of the socket to the launcher.
         entrances: descriptors that let this process enter its control group.
         surroundings: what does not depend on what will run here.
         program: what runs here.
         handlers: what preloaded modules want to be called after a fork, such as a new seed for random numbers.
     """
-    channel = inherited
     try:
-        channel = init.join(inherited, entrances)
-        init.settle(channel)
-        order = init.Order(*init.expect(channel))
-        written = init.become(order, surroundings, channel)
-        if program.rehearse is not None:
-            program.rehearse()  # locked already, and no order is here yet: only this child's own time is spent
+        for fd in entrances:
+            os.write(fd, b"0")
+        # The standard descriptors lead nowhere but into the zygote's own confinement, and are replaced below.
+        os.dup2(inherited, init.CHANNEL, inheritable=False)
+        kernel.close_range(init.CHANNEL + 1)
+        order = init.Order(*init.expect(channel))  # it comes once the id maps are written
+        init.take_possession()
+        written = _become(order, surroundings)
         wire.send(channel, init.LOCKED)
         work = init.Work(*init.expect(channel))
-        command = init.take_up(work, surroundings, channel, written, order)
+        command = init.take_up(work, surroundings, order)
         os.chdir(command["cwd"])
-        os.environ.update(command["env"])
+        if command["env"]:
+            os.environ.update(command["env"])
         if work.address_space_bytes is not None:
             lockdown.limit_address_space(work.address_space_bytes)
-        _take_signals()
+        kernel.block_signals(())
         kernel.set_dumpable(True)  # /proc/self is the job's own
         os.setsid()
         for number, fd in enumerate(work.stdio):
@@ -80,11 +127,14 @@ def live(
         init.report_failure(channel, problem)
         os._exit(1)
     try:
-        kernel.close_range(3)
+        act = functools.partial(attack.main, 0) if command["canary"] else program.begin(0)
+        kernel.close_range(init.CHANNEL + (not callable(act)))
+        if not callable(act):
+            _accompany(act, channel)
         for handler in handlers:
             handler()
         gc.enable()
-        os._exit((attack.main if command["canary"] else program.main)(0) & 0xFF)
+        os._exit(act() & 0xFF)
     except BaseException:  # noqa: BLE001 - likewise
         traceback.print_exc()
         sys.stderr.flush()
@@ -92,15 +142,38 @@ def live(
         os._exit(1)
 
 
-_TERMINATE, _INTERRUPT = int(signal.SIGTERM), int(signal.SIGINT)
+def _accompany(argv: list[str], channel: socket.socket) -> NoReturn:
+    """Start a program, be the init beside it, and tell the launcher how it ended, on a socket that only this one holds.
+
+    A program would be a bad process 1: it expects signals to have their default effect, and reaps nobody's children.
+    """
+    kernel.set_dumpable(False)  # the program has the same id, and shall not write what is told of its end
+    kernel.block_signals(init.AWAITED)
+    try:
+        tool = init.spawn(argv, dict(os.environ), range(init.CHANNEL))
+    except OSError as problem:
+        text = "command not found" if problem.errno == errno.ENOENT else problem.strerror
+        os.write(2, f"{argv[0]}: {text}\n".encode(errors="backslashreplace"))
+        report: dict[str, Any] = {
+            "spawn_error": [problem.errno or 0, f"{problem.strerror}: {problem.filename}"]
+        }
+    else:
+        wire.close_all(range(init.CHANNEL))  # the program's streams end with the program
+        report = {"status": init.accompany(tool)}
+    wire.send(channel, wire.encode(report))
+    os._exit(0)
 
 
-def _take_signals() -> None:
-    for number in (signal.SIGHUP, signal.SIGQUIT):  # whoever started us may have had them ignored
-        signal.signal(number, signal.SIG_DFL)
-    kernel.handle_signal(_TERMINATE, _terminate)
-    kernel.handle_signal(_INTERRUPT, signal.default_int_handler)
-    kernel.block_signals(())
+def _become(order: init.Order, surroundings: init.Surroundings) -> dict[str, int]:
+    """Turn this process into process 1 of a locked sandbox, for the launcher to look at; as `init.become` returns."""
+    written = mounts.place(order.plan, order.scratch_bytes, order.scratch_inodes)
+    order.plan.close()
+    if order.loopback_port is not None:
+        order.door_fd = loopback.open_door(order.loopback_port)
+    lockdown.lock_down(surroundings.lockdown)
+    if order.loopback_port is None and verify.loopback_is_up():
+        raise verify.RefusedError("network device lo is up")  # all that cannot be seen from outside
+    return written
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:

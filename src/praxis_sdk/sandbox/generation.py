@@ -166,7 +166,7 @@ class Generation:
         entrances = [] if self._group is None else self._group.entrances()
         report, reporter = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with self._nursery.inside(root):
+            with self._nursery.first_in_line(), self._nursery.inside(root.namespace_fd):
                 helper, helper_fd = kernel.clone3(
                     stem.ISOLATION, None if self._group is None else self._group.fd
                 )
@@ -195,6 +195,7 @@ class Generation:
             "last_capability": surroundings.last_capability,
             "address_space": surroundings.address_space,
             "tasks_counted": surroundings.tasks_counted,
+            "cpu_counted": surroundings.cpu_counted,
             "privileged": surroundings.privileged,
             "isolation": nursery.ISOLATION | kernel.CLONE_PARENT,
             "preload": settings["preload"],
@@ -237,7 +238,12 @@ class Generation:
                 born(StartError("zygote", number, text[:_MAX_TEXT]))
             case {"loading": str(name)}:
                 self._loading = name[:200]
-            case {"loaded": True}:
+            case {"loaded": True} if not self.loaded:
+                try:
+                    self._take_scratch_away()
+                except OSError as problem:
+                    self._lose(StartError("zygote", problem.errno or 0, f"zygote: {problem}"))
+                    return
                 self.loaded = True
                 self._changed(self)
             case {"unable": str(text)}:
@@ -257,6 +263,18 @@ class Generation:
             self.dismiss(child)
             return StartError("zygote", problem.errno or 0, str(problem))
         return child
+
+    def _take_scratch_away(self) -> None:
+        """Unmount what preloaded modules could write to: nothing of it shall be in the copies that jobs get."""
+        try:
+            namespace = os.open(f"/proc/{self._members[1][0]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except (ProcessLookupError, FileNotFoundError):
+            return  # it has died since, which its socket will tell
+        try:
+            with self._nursery.inside(namespace):
+                kernel.umount_detached(baseroot.TMP)
+        finally:
+            os.close(namespace)
 
     def _insist_on_new(self, pid: int) -> None:
         if not self._nursery.is_new(pid) or pid in dict(self._members):

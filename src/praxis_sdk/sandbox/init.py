@@ -8,26 +8,32 @@ need not wait for its sandbox. Until `take_up` has returned, no byte of the user
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import socket
 
 from praxis_sdk.sandbox import kernel, lockdown, loopback, mounts, verify, wire
-from praxis_sdk.sandbox.baseroot import SHARED_MEMORY, USER_ID
+from praxis_sdk.sandbox.baseroot import SHARED_MEMORY, USER_ID, WORKDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
+_PROC_FLAGS = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _PROC_OPTIONS = "hidepid=invisible"
-_CHANNEL = 3
-_AWAITED = (int(signal.SIGCHLD), int(signal.SIGTERM))
+CHANNEL = 3
+STANDING = 5  # files that wait with a sandbox: the standard ones, the channel, the directory for inline files
+AWAITED = (int(signal.SIGCHLD), int(signal.SIGTERM))
 _SETTLED = b'{"settled":true}'
 LOCKED = b'{"locked":true}'
 # Whoever started us may have had some of them ignored; a program expects their defaults.
 _DEFAULT_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+
+# What most sandboxes mount: scratch space. It holds nothing open, and each process has its own copy.
+PLAIN = mounts.lay_out([], WORKDIR)
+_PLAIN_READY = wire.encode({"ready": PLAIN.written, "door": False})
 
 
 class Surroundings:
@@ -39,15 +45,19 @@ class Surroundings:
         filter_program: the compiled system-call filter.
         address_space: True when RLIMIT_AS stands in for a memory cgroup.
         tasks_counted: True when a cgroup holds the process limit.
+        cpu_counted: True when a cgroup counts the processor time.
         privileged: True when the launcher could empty the supplementary groups.
         filters: how many system-call filters a child inherits.
+        lockdown: the steps' own knowledge.
     """
 
     __slots__ = (
         "address_space",
+        "cpu_counted",
         "filter_program",
         "filters",
         "last_capability",
+        "lockdown",
         "outside",
         "privileged",
         "tasks_counted",
@@ -61,16 +71,20 @@ class Surroundings:
         *,
         address_space: bool,
         tasks_counted: bool,
+        cpu_counted: bool,
         privileged: bool,
         filters: int = 0,
+        forked: bool = False,
     ) -> None:
         self.outside = outside
         self.last_capability = last_capability
         self.filter_program = filter_program
         self.address_space = address_space
         self.tasks_counted = tasks_counted
+        self.cpu_counted = cpu_counted
         self.privileged = privileged
         self.filters = filters
+        self.lockdown = lockdown.Lockdown(last_capability, filter_program, inherited=forked)
 
 
 class Order:
@@ -88,7 +102,8 @@ class Order:
 
     def __init__(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
         self.scratch_bytes, self.scratch_inodes = message["scratch"]
-        self.plan = mounts.Plan.rebuild(message["mounts"], descriptors)
+        records = message["mounts"]
+        self.plan = PLAIN if records is None else mounts.Plan.rebuild(records, descriptors)
         self.loopback_port: int | None = message["loopback_port"]
         self.door_fd = -1
 
@@ -99,6 +114,9 @@ class Order:
 
     def hand_over(self, channel: socket.socket, written: Mapping[str, int]) -> None:
         """Tell the launcher that the work can begin, with what leads into the sandbox."""
+        if self.plan is PLAIN and self.door_fd < 0:
+            wire.send(channel, _PLAIN_READY, [*written.values()])
+            return
         door = [self.door_fd] if self.door_fd >= 0 else []
         ready = {"ready": list(written), "door": bool(door)}
         wire.send(channel, wire.encode(ready), [*written.values(), *door])
@@ -140,11 +158,15 @@ def main(inherited: socket.socket, entrances: Sequence[int], surroundings: Surro
         written = become(order, surroundings, channel)
         wire.send(channel, LOCKED)
         work = Work(*expect(channel))
-        command = take_up(work, surroundings, channel, written, order)
+        expected = {0, 1, 2, CHANNEL, work.command_fd, *order.held, *work.stdio, *written.values()}
+        verify.verify_descriptors(expected)
+        command = take_up(work, surroundings, order)
         order.hand_over(channel, written)
         budget, *others = written.values()
         wire.close_all(others)
-        report = run_tool(work, command)
+        if work.address_space_bytes is not None:
+            lockdown.limit_address_space(work.address_space_bytes)
+        report = run_tool(work.stdio, command)
         space = os.fstatvfs(budget)
         report["scratch_free"] = [space.f_bavail * space.f_frsize, space.f_favail]
         wire.send(channel, wire.encode(report))
@@ -173,12 +195,16 @@ def settle(channel: socket.socket) -> None:
     """
     if channel.recv(1) != b"g":  # the id maps: the launcher's part is done
         os._exit(1)
-    kernel.block_signals(_AWAITED)
+    kernel.block_signals(AWAITED)
+    take_possession()
+
+
+def take_possession() -> None:
+    """Take the one id of the new user namespace, tie this life to the launcher's, and see only one's own processes."""
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)
     kernel.die_with_parent()  # after the change of ids, which clears it
-    hardened = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("proc", "/proc", "proc", hardened, _PROC_OPTIONS)
+    kernel.mount("proc", "/proc", "proc", _PROC_FLAGS, _PROC_OPTIONS)
 
 
 def expect(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -203,7 +229,7 @@ def become(order: Order, surroundings: Surroundings, channel: socket.socket) -> 
     order.plan.close()
     if order.loopback_port is not None:
         order.door_fd = loopback.open_door(order.loopback_port)
-    lockdown.lock_down(lockdown.Lockdown(surroundings.last_capability, surroundings.filter_program))
+    lockdown.lock_down(surroundings.lockdown)
     verify.verify(
         verify.Expectation(
             USER_ID,
@@ -218,14 +244,8 @@ def become(order: Order, surroundings: Surroundings, channel: socket.socket) -> 
     return written
 
 
-def take_up(
-    work: Work,
-    surroundings: Surroundings,
-    channel: socket.socket,
-    written: Mapping[str, int],
-    order: Order,
-) -> dict[str, Any]:
-    """Look again whether this process holds what it should and no more; then read the work, and set its limits.
+def take_up(work: Work, surroundings: Surroundings, order: Order) -> dict[str, Any]:
+    """Read the work and set its limits, once it is known that this process holds what it should and no more.
 
     Returns:
         The command; its inline files have been written.
@@ -233,24 +253,23 @@ def take_up(
     Raises:
         OSError: a limit was refused, or an inline file.
         lockdown.LimitError: a limit did not take effect.
-        verify.RefusedError: a descriptor is open that should not be.
     """
-    expected = {0, 1, 2, channel.fileno(), work.command_fd, *order.held, *work.stdio, *written.values()}
-    verify.verify_descriptors(expected)
-    command: dict[str, Any] = json.loads(wire.read_memory_file(work.command_fd))
+    command = wire.decode(wire.read_memory_file(work.command_fd))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for name, text in command["files"].items():
         with open(os.open(name, flags, 0o444, dir_fd=order.plan.inline_fd), "wb") as file:
             file.write(text.encode("latin-1"))
     os.close(order.plan.inline_fd)
-    lockdown.tighten(work.limits, tasks_counted=surroundings.tasks_counted)
+    lockdown.tighten(
+        work.limits, tasks_counted=surroundings.tasks_counted, cpu_counted=surroundings.cpu_counted
+    )
     if surroundings.address_space:
         work.address_space_bytes = int(work.limits["memory_bytes"])
     return command
 
 
-def run_tool(work: Work, command: Mapping[str, Any]) -> dict[str, Any]:
-    """Start the tool, wait for it, reap whatever is left to process 1 meanwhile.
+def run_tool(stdio: Sequence[int], command: Mapping[str, Any]) -> dict[str, Any]:
+    """Start the tool, close `stdio`, and be its init.
 
     Returns:
         The report: `status` (raw wait status); or `spawn_error` (errno, message), the caller's mistake: no such
@@ -258,13 +277,16 @@ def run_tool(work: Work, command: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         os.chdir(command["cwd"])
-        if work.address_space_bytes is not None:
-            lockdown.limit_address_space(work.address_space_bytes)
-        tool = _spawn(command["argv"], command["env"], work.stdio)
+        tool = spawn(command["argv"], command["env"], stdio)
     except OSError as problem:
         return {"spawn_error": [problem.errno or 0, f"{problem.strerror}: {problem.filename}"]}
     finally:
-        wire.close_all(work.stdio)
+        wire.close_all(stdio)
+    return {"status": accompany(tool)}
+
+
+def accompany(tool: int) -> int:
+    """Wait for the tool, reap whatever is left to process 1 meanwhile; returns the tool's raw wait status."""
     while True:
         event = signal.sigwaitinfo((signal.SIGCHLD, signal.SIGTERM))
         if event.si_signo == signal.SIGTERM:
@@ -280,7 +302,7 @@ def run_tool(work: Work, command: Mapping[str, Any]) -> dict[str, Any]:
             if pid == 0:
                 break
             if pid == tool:
-                return {"status": status}
+                return status
 
 
 def _forward(tool: int) -> None:
@@ -291,7 +313,7 @@ def _forward(tool: int) -> None:
         return
 
 
-def _spawn(argv: list[str], env: Mapping[str, str], stdio: Sequence[int]) -> int:
+def spawn(argv: list[str], env: Mapping[str, str], stdio: Sequence[int]) -> int:
     """Start argv with PATH taken from `env`; raises the OSError that says why it cannot be run."""
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
     name = argv[0]
@@ -314,11 +336,11 @@ def _spawn(argv: list[str], env: Mapping[str, str], stdio: Sequence[int]) -> int
 def _keep_only(channel: socket.socket) -> socket.socket:
     """Keep the channel, as the lowest descriptor after the standard ones; close everything else that fork copied."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for number in range(_CHANNEL):
+    for number in range(CHANNEL):
         os.dup2(null, number, inheritable=False)
-    os.dup2(channel.detach(), _CHANNEL, inheritable=False)
-    kernel.close_range(_CHANNEL + 1)
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CHANNEL)
+    os.dup2(channel.detach(), CHANNEL, inheritable=False)
+    kernel.close_range(CHANNEL + 1)
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CHANNEL)
 
 
 def report_failure(channel: socket.socket, problem: BaseException) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
 
-from praxis_sdk.sandbox import mounts, wire
+from praxis_sdk.sandbox import init, mounts, wire
 from praxis_sdk.sandbox.child import Child, StartError
 from praxis_sdk.sandbox.cradle import failure_of
 from praxis_sdk.sandbox.pool import Template
@@ -18,7 +19,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from praxis_sdk.sandbox import cgroups
+
 _CORES = os.cpu_count() or 1
+
+
+class Order:
+    """What a child is to become.
+
+    Attributes:
+        message: the same, for the child.
+        written: the mount points that can be written to.
+        door: it listens on its loopback device.
+    """
+
+    __slots__ = ("door", "message", "written")
+
+    def __init__(self, template: Template, plan: mounts.Plan, loopback_port: int | None) -> None:
+        empty = all(mount.kind == "scratch" for mount in plan.mounts)
+        plain = empty and plan.written == init.PLAIN.written
+        self.message = wire.encode(
+            {
+                "scratch": template[1:],
+                "mounts": None if plain else plan.describe()[0],
+                "loopback_port": loopback_port,
+            }
+        )
+        self.written = plan.written
+        self.door = loopback_port is not None
+
+
+@functools.lru_cache(maxsize=16)
+def plain_order(template: Template) -> Order:
+    """Return the order for a sandbox that mounts nothing of the host, and has no network."""
+    return Order(template, mounts.lay_out([], template.workdir), None)
 
 
 class Request:
@@ -74,11 +108,9 @@ class Request:
         finally:
             plan.close()
 
-    def order(self, plan: mounts.Plan) -> tuple[bytes, list[int]]:
+    def order(self, plan: mounts.Plan) -> tuple[Order, list[int]]:
         """Return what an init needs to know to become this request's sandbox, with descriptors."""
-        records, trees = plan.describe()
-        order = {"scratch": self.template[1:], "mounts": records, "loopback_port": self.loopback_port}
-        return wire.encode(order), trees
+        return Order(self.template, plan, self.loopback_port), plan.describe()[1]
 
     def close(self) -> None:
         """Close the descriptors; may be called again."""
@@ -93,6 +125,7 @@ class Job:
         report: what the init said about the tool.
         failure: what it said when it failed before the work began.
         cpu_exceeded: the launcher ended it for its processor time.
+        most_processes: the largest number of processes that was seen, the init included; 0 while nobody looked.
         heard_all: the child will say no more.
         budget_fd: a directory of its scratch space, where nobody inside can be asked what is left.
     """
@@ -106,6 +139,7 @@ class Job:
         "heard_all",
         "key",
         "limits",
+        "most_processes",
         "report",
         "started_at",
     )
@@ -119,12 +153,19 @@ class Job:
         self.report: dict[str, Any] = {}
         self.failure: object | None = None
         self.cpu_exceeded = False
+        self.most_processes = 0
         self.heard_all = False
         self.budget_fd = -1
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all its processes; None when nothing counts it."""
         return None if self.child.group is None else self.child.group.cpu_seconds()
+
+    def count_processes(self) -> None:
+        """Look how many processes there are, where the kernel does not remember the most."""
+        group = self.child.group
+        if group is not None and not group.keeps_peak:
+            self.most_processes = max(self.most_processes, group.processes() or 0)
 
     def soonest_exhaustion(self, used: float) -> float:
         """Seconds until the processor time can be used up at the earliest: no need to look before."""
@@ -141,6 +182,7 @@ class Job:
                 "events": group.events(),
                 "cpu_seconds": group.cpu_seconds(),
                 "peak_memory_bytes": group.peak_memory_bytes(),
+                "peak_processes": self._peak_processes(group),
             }
         if self.budget_fd >= 0:
             space = os.fstatvfs(self.budget_fd)
@@ -148,6 +190,14 @@ class Job:
             self.budget_fd = -1
             counted["scratch_free"] = [space.f_bavail * space.f_frsize, space.f_favail]
         return counted
+
+    def _peak_processes(self, group: cgroups.Group) -> int | None:
+        if "pids" not in group.controllers:
+            return None
+        most = (group.peak_processes() if group.keeps_peak else self.most_processes) or 0
+        # A forked job is process 1 itself, unless it is a program, of which its init tells the end.
+        beside = 1 if not self.forked or self.report else 0
+        return max(1, most - beside)
 
     def conclude(
         self, status: int, usage: resource.struct_rusage | None, counted: dict[str, Any]
@@ -158,6 +208,8 @@ class Job:
         cpu_seconds = 0.0 if usage is None else usage.ru_utime + usage.ru_stime
         if self.forked and status == signal.SIGKILL and cpu_seconds >= self.limits["cpu_seconds"]:
             self.cpu_exceeded = True  # RLIMIT_CPU: a process 1 sees only its second, final signal
+        if (counted.get("cpu_seconds") or 0.0) >= self.limits["cpu_seconds"]:
+            self.cpu_exceeded = True  # it came to its end before the launcher looked again
         return None, {
             "event": "exited",
             "id": self.key,
@@ -166,6 +218,7 @@ class Job:
             "cpu_exceeded": self.cpu_exceeded,
             "cpu_seconds": cpu_seconds,
             "peak_memory_bytes": 0 if usage is None else usage.ru_maxrss * 1024,
+            "peak_processes": None,
             **{name: value for name, value in counted.items() if value is not None},
             **self.report,
         }

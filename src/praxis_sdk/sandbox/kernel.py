@@ -14,11 +14,13 @@ import importlib
 import os
 import signal
 import struct
+from itertools import repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import NoReturn
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
@@ -73,7 +75,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
-_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)
+_NO_CAPABILITIES = bytes(24)
+_SIGCHLD = int(signal.SIGCHLD)
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
@@ -95,6 +99,13 @@ _libc_locked = ctypes.PyDLL(None, use_errno=True)
 # Looked up here, once, and not in every child: a fork forgets what it resolves.
 for _name in ("syscall", "unshare", "setns", "mount", "umount2", "capset", "sethostname", "setdomainname"):
     getattr(_libc, _name)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _machine = os.uname().machine
 
@@ -111,9 +122,13 @@ _tid_address = _find_tid_address()
 
 def _check(result: int, what: str) -> int:
     if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
+        _fail(what)
     return result
+
+
+def _fail(what: str) -> NoReturn:
+    code = ctypes.get_errno()
+    raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
 def _syscall(name: str, number: int, *arguments: object) -> int:
@@ -139,6 +154,17 @@ class _CloneArgs(ctypes.Structure):
     ]
 
 
+# Made once and used again: there is one thread, and whoever forks often pays for every object that it makes.
+_clone_pidfd = ctypes.c_int(-1)
+_clone_arguments = _CloneArgs(pidfd=ctypes.addressof(_clone_pidfd), child_tid=_tid_address)
+_clone_address = ctypes.c_void_p(ctypes.addressof(_clone_arguments))
+_CLONE_SIZE = ctypes.c_size_t(ctypes.sizeof(_clone_arguments))
+_CLONE_ALWAYS = CLONE_PIDFD | (_CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID if _tid_address else 0)
+_clone3 = _libc_locked.syscall
+_clone3.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t)
+_clone3.restype = ctypes.c_long
+
+
 def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Fork this single-threaded process into new namespaces.
 
@@ -156,22 +182,18 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     Raises:
         OSError: the kernel refused.
     """
-    pidfd = ctypes.c_int(-1)
+    arguments = _clone_arguments
     # A sibling's exit signal is that of its creator; the kernel insists that none is named.
-    exit_signal = 0 if flags & CLONE_PARENT else int(signal.SIGCHLD)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    arguments.exit_signal = 0 if flags & CLONE_PARENT else _SIGCHLD
     if cgroup_fd is not None:
-        arguments.flags |= CLONE_INTO_CGROUP
+        flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
-    if _tid_address:
-        # The C library remembers the thread's number, for locks and for raise(3); its own fork does the same.
-        arguments.flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
-        arguments.child_tid = _tid_address
-    size = ctypes.c_size_t(ctypes.sizeof(arguments))
-    result = _libc_locked.syscall(ctypes.c_long(_SYS_CLONE3), ctypes.byref(arguments), size)
+    # The C library remembers the thread's number, for locks and for raise(3); its own fork does the same.
+    arguments.flags = flags | _CLONE_ALWAYS
+    result = _clone3(_SYS_CLONE3, _clone_address, _CLONE_SIZE)
     if result == 0:
         return 0, -1
-    return _check(result, "clone3"), pidfd.value
+    return _check(result, "clone3"), _clone_pidfd.value
 
 
 def unshare(flags: int) -> None:
@@ -186,16 +208,9 @@ def setns(fd: int, kind: int) -> None:
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
     """Mount something, as mount(2); raises OSError that names the target."""
-    _check(
-        _libc.mount(
-            source.encode(),
-            os.fsencode(target),
-            kind.encode() if kind else None,
-            ctypes.c_ulong(flags),
-            options.encode() if options else None,
-        ),
-        f"mount {kind or 'bind'} on {target}",
-    )
+    path = target.encode("utf-8", "surrogateescape")
+    if _libc.mount(source.encode(), path, kind and kind.encode(), flags, options.encode() or None):
+        _fail(f"mount {kind or 'bind'} on {target}")
 
 
 def umount_detached(target: str) -> None:
@@ -300,15 +315,16 @@ def drop_capabilities(last: int) -> None:
 
 def empty_bounding_set(last: int) -> None:
     """Make every capability up to `last` unobtainable; needs CAP_SETPCAP."""
-    for capability in range(last + 1):
-        _prctl("PR_CAPBSET_DROP", _PR_CAPBSET_DROP, capability)
+    # One loop below the interpreter: two score of calls in every sandbox.
+    calls = map(_libc.prctl, repeat(_PR_CAPBSET_DROP), range(last + 1), repeat(0), repeat(0), repeat(0))
+    if any(calls):
+        _fail("PR_CAPBSET_DROP")
 
 
 def empty_capability_sets() -> None:
     """Empty the ambient, inheritable, permitted and effective sets."""
     _prctl("PR_CAP_AMBIENT", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, bytes(24)), "capset")
+    _check(_libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES), "capset")
 
 
 class _FilterProgram(ctypes.Structure):
@@ -317,9 +333,19 @@ class _FilterProgram(ctypes.Structure):
 
 def install_seccomp(program: bytes) -> None:
     """Install a compiled BPF filter for this process and everything it starts (no_new_privs must be set)."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    record = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
-    _prctl("PR_SET_SECCOMP", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(record))
+    _prctl("PR_SET_SECCOMP", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, prepare_seccomp(program))
+
+
+def prepare_seccomp(program: bytes) -> int:
+    """Return the address of a filter in the form that the kernel takes, made once for all that inherit this memory."""
+    if program not in _programs:
+        buffer = ctypes.create_string_buffer(program, len(program))
+        record = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
+        _programs[program] = (ctypes.addressof(record), record, buffer)
+    return _programs[program][0]
+
+
+_programs: dict[bytes, tuple[int, object, object]] = {}
 
 
 def join_new_session_keyring() -> None:

@@ -27,10 +27,10 @@ from collections import deque
 
 from praxis_sdk.sandbox import baseroot, mounts, wire
 from praxis_sdk.sandbox.child import Child, StartError
-from praxis_sdk.sandbox.cradle import Cradle
+from praxis_sdk.sandbox.cradle import Cradle, count_again
 from praxis_sdk.sandbox.events import Events
 from praxis_sdk.sandbox.generation import check_points
-from praxis_sdk.sandbox.job import Job, Request
+from praxis_sdk.sandbox.job import Job, Request, plain_order
 from praxis_sdk.sandbox.nursery import Nursery
 from praxis_sdk.sandbox.pool import Pool
 from praxis_sdk.sandbox.zygotes import Zygotes
@@ -217,7 +217,8 @@ class Launcher:
                 child = self._nursery.take(points)
                 mounts.clone_sources(plan, child.host_id, child.host_id, self._nursery.idmaps)
                 try:
-                    wire.send(child.channel, *request.order(plan))
+                    order, trees = request.order(plan)
+                    wire.send(child.channel, order.message, trees)
                 except BrokenPipeError:
                     self._nursery.hear_of_birth(child)  # says why it is dead
                     raise
@@ -280,7 +281,12 @@ class Launcher:
         """Hand a locked child its work, and watch it from now on; buries the child when that fails."""
         try:
             self._limit(child, request.limits)
+            if child.born_of is not None:
+                count_again(child)
             wire.send(child.channel, request.work, request.descriptors)
+        except StartError:
+            self._nursery.bury(child)
+            raise
         except OSError as problem:
             if problem.errno != errno.EPIPE:
                 self._nursery.bury(child)
@@ -343,14 +349,11 @@ class Launcher:
         try:
             assert template is not None
             self._limit(child, pool.limits)
-            plan = mounts.lay_out([], template.workdir)
-            records, _ = plan.describe()
-            order = wire.encode({"scratch": template[1:], "mounts": records, "loopback_port": None})
         except OSError as problem:
             self._nursery.bury(child)
             failed(_start_error(problem))
             return
-        self._cradle.rear(child, order, (), locked, failed)
+        self._cradle.rear(child, plain_order(template), (), locked, failed)
 
     def _lose(self, pool: Pool, child: Child) -> None:
         """A waiting child has said something, or died: neither is what it was made for."""
@@ -379,6 +382,7 @@ class Launcher:
                 return
             message, descriptors = received
             if "ready" in message:
+                job.count_processes()
                 if job.forked:
                     job.budget_fd = os.dup(descriptors[0])
                 started = {
@@ -418,6 +422,7 @@ class Launcher:
         used = job.cpu_seconds()
         if used is None:
             return
+        job.count_processes()
         if used >= job.limits["cpu_seconds"]:
             job.cpu_exceeded = True
             job.child.kill()

@@ -24,6 +24,7 @@ LOCKED_MEMORY_BYTES = 64 * 1024
 PENDING_SIGNALS = 1024
 MESSAGE_QUEUE_BYTES = 819_200
 MAX_CPU_SECONDS = 1_000_000_000
+CPU_GRACE_SECONDS = 2
 
 _FIXED_LIMITS = (
     (resource.RLIMIT_CORE, 0, 0),
@@ -46,24 +47,29 @@ class Lockdown:
     Attributes:
         last_capability: the highest capability of this kernel.
         filter_program: the compiled system-call filter.
+        inherited: the name of the host and the limits that are the same for everybody were set by the zygote, which
+            can take neither back: its children have them from birth.
     """
 
-    __slots__ = ("filter_program", "last_capability")
+    __slots__ = ("filter_program", "inherited", "last_capability")
 
-    def __init__(self, last_capability: int, filter_program: bytes) -> None:
+    def __init__(self, last_capability: int, filter_program: bytes, *, inherited: bool = False) -> None:
         self.last_capability = last_capability
         self.filter_program = filter_program
+        self.inherited = inherited
 
 
-def rename_host(_: Lockdown) -> None:
+def rename_host(lockdown: Lockdown) -> None:
     """Hide the host's name."""
-    kernel.set_hostname(HOSTNAME)
+    if not lockdown.inherited:
+        kernel.set_hostname(HOSTNAME)
 
 
-def limit_resources(_: Lockdown) -> None:
+def limit_resources(lockdown: Lockdown) -> None:
     """Set the per-process limits that are the same for everybody; `tighten` sets the others."""
-    for which, soft, hard in _FIXED_LIMITS:
-        _set(which, soft, hard)
+    if not lockdown.inherited:
+        for which, soft, hard in _FIXED_LIMITS:
+            _set(which, soft, hard)
 
 
 def hide_memory(_: Lockdown) -> None:
@@ -103,7 +109,7 @@ def lock_down(lockdown: Lockdown) -> None:
         step(lockdown)
 
 
-def tighten(limits: Mapping[str, Any], *, tasks_counted: bool) -> None:
+def tighten(limits: Mapping[str, Any], *, tasks_counted: bool, cpu_counted: bool) -> None:
     """Set the per-process limits that depend on the policy, which also hold where there is no cgroup.
 
     Possible without any power, since it only ever takes away; and read back, since it is the last step.
@@ -111,6 +117,7 @@ def tighten(limits: Mapping[str, Any], *, tasks_counted: bool) -> None:
     Args:
         limits: the fields of `Limits`.
         tasks_counted: True when a cgroup holds the process limit, and keeps count of refusals.
+        cpu_counted: True when a cgroup counts the processor time, by which the launcher judges.
 
     Raises:
         OSError: a limit was refused.
@@ -120,16 +127,14 @@ def tighten(limits: Mapping[str, Any], *, tasks_counted: bool) -> None:
     cpu = min(max(1, -int(-limits["cpu_seconds"] // 1)), MAX_CPU_SECONDS)
     # Beside a cgroup only the second line of defence: a fork that this one refuses leaves no trace.
     tasks = (int(limits["processes"]) + 1) * (2 if tasks_counted else 1)
+    # Likewise: a process that ends at exactly the limit must not look as if it had ended for a reason of its own.
+    cpu += CPU_GRACE_SECONDS if cpu_counted else 0
     files, size = int(limits["open_files"]), int(limits["file_size_bytes"])
-    wanted = [
-        # One second between the signal that says why (SIGXCPU) and the one that cannot be ignored.
-        (resource.RLIMIT_CPU, cpu, cpu + 1),
-        (resource.RLIMIT_FSIZE, size, size),
-        (resource.RLIMIT_NOFILE, files, files),
-        (resource.RLIMIT_NPROC, tasks, tasks),
-    ]
-    for which, soft, hard in wanted:
-        _set_and_check(which, soft, hard)
+    # One second between the signal that says why (SIGXCPU) and the one that cannot be ignored.
+    _set_and_check(resource.RLIMIT_CPU, cpu, cpu + 1)
+    _set_and_check(resource.RLIMIT_FSIZE, size, size)
+    _set_and_check(resource.RLIMIT_NOFILE, files, files)
+    _set_and_check(resource.RLIMIT_NPROC, tasks, tasks)
 
 
 def limit_address_space(memory_bytes: int) -> None:
@@ -138,7 +143,10 @@ def limit_address_space(memory_bytes: int) -> None:
 
 
 def _set_and_check(which: int, soft: int, hard: int) -> None:
-    _set(which, soft, hard)
+    try:
+        resource.setrlimit(which, (soft, hard))
+    except ValueError:  # nobody here may raise a limit
+        _set(which, soft, hard)
     found = resource.getrlimit(which)[1]
     if found == resource.RLIM_INFINITY or found > hard:
         raise LimitError(f"resource limit {which} is {found}, not {hard}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
 _COPY_CHUNK_BYTES = 1024 * 1024
+_WRITABLE = ("overlay", "file", "scratch")
 
 
 class MountError(Exception):
@@ -42,13 +43,24 @@ class MountError(Exception):
         self.by_host = by_host
 
 
-_DESCRIBED = ("target", "kind", "directory", "name", "mode", "skeleton")
+_DESCRIBED = ("target", "kind", "directory", "name", "mode", "skeleton", "made_in_place")
 
 
 class Mount:
     """One prepared mount; `close` releases the launcher's descriptors."""
 
-    __slots__ = ("directory", "fd", "kind", "mode", "name", "skeleton", "source", "source_fd", "target")
+    __slots__ = (
+        "directory",
+        "fd",
+        "kind",
+        "made_in_place",
+        "mode",
+        "name",
+        "skeleton",
+        "source",
+        "source_fd",
+        "target",
+    )
 
     def __init__(self, target: str, kind: str, *, directory: bool = True, source: str = "") -> None:
         self.target = target
@@ -60,6 +72,7 @@ class Mount:
         self.source_fd = -1
         self.fd = -1  # a detached mount (view, overlay) or the open source (file)
         self.skeleton: list[tuple[str, bool]] = []
+        self.made_in_place = False  # its mount point, in the scratch space that it is mounted in
 
     def close(self) -> None:
         """Close the descriptors, if any."""
@@ -97,6 +110,11 @@ class Plan:
             for mount in self.mounts
         ]
         return records, [mount.fd for mount in self.mounts if mount.fd >= 0]
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The mount points that can be written to."""
+        return tuple(mount.target for mount in self.mounts if mount.kind in _WRITABLE)
 
     @classmethod
     def rebuild(cls, records: list[dict[str, Any]], descriptors: list[int]) -> Plan:
@@ -187,7 +205,8 @@ def _find_mount_point(plan: Plan, mount: Mount) -> None:
     if not parent.directory:
         raise MountError(f"mount on {mount.target}: {parent.target} is a file")
     if parent.kind == "scratch":
-        return  # made in place
+        mount.made_in_place = True
+        return
     below = mount.target[len(parent.target) + 1 :]
     try:
         fd = kernel.openat2(
@@ -269,8 +288,7 @@ def place(plan: Plan, scratch_bytes: int, scratch_inodes: int) -> dict[str, int]
     plan.inline_fd = os.open(f"{STAGE}/input", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     written: dict[str, int] = {}
     for index, mount in enumerate(plan.mounts):
-        parents = [other for other in plan.mounts[:index] if mount.target.startswith(other.target + "/")]
-        if parents and max(parents, key=lambda other: len(other.target)).kind == "scratch":
+        if mount.made_in_place:
             make_mount_point(mount.target, mount.directory)
         layer = f"{STAGE}/{index}"
         if mount.kind == "view":

@@ -78,6 +78,7 @@ class Nursery:
             filter_program,
             address_space="memory" not in self.place.controllers,
             tasks_counted="pids" in self.place.controllers,
+            cpu_counted=self.place.version == 2 or "cpuacct" in self.place.controllers,
             privileged=self.privileged,
             filters=verify.own_filters(),
         )
@@ -195,12 +196,13 @@ class Nursery:
         child = Child(0, -1, ours, group, host_id)
         try:
             entrances = [] if group is None else group.entrances()
-            with self.inside(root):
+            with self.inside(root.namespace_fd):
                 child.pid, child.pidfd = kernel.clone3(ISOLATION, None if group is None else group.fd)
                 if child.pid == 0:
                     init.main(theirs, entrances, self.surroundings)
             wire.close_all(entrances)
             self.admit(child)
+            child.channel.send(b"g")
         except BaseException:
             self.bury(child)
             raise
@@ -222,23 +224,37 @@ class Nursery:
         return group, host_id
 
     @contextlib.contextmanager
-    def inside(self, root: baseroot.BaseRoot) -> Iterator[None]:
-        """Be in a root's mount namespace, so that a clone gets a copy of it."""
-        kernel.setns(root.namespace_fd, kernel.CLONE_NEWNS)
+    def inside(self, namespace_fd: int) -> Iterator[None]:
+        """Be in another mount namespace, so that a clone gets a copy of it."""
+        kernel.setns(namespace_fd, kernel.CLONE_NEWNS)
         try:
             yield
         finally:
             kernel.setns(self._home, kernel.CLONE_NEWNS)
 
     def admit(self, child: Child) -> None:
-        """Do the parent's part for a child that waits: its ids, and its precedence in an out-of-memory kill."""
+        """Do the parent's part for a child that waits: its ids, and its precedence in an out-of-memory kill.
+
+        A zygote's child has inherited the latter. Whatever it is sent next tells it that this is done.
+        """
         self._pids.add(child.pid)
         write_map(child.pid, "setgroups", "deny")
         write_map(child.pid, "uid_map", f"{USER_ID} {child.host_id} 1")
         write_map(child.pid, "gid_map", f"{USER_ID} {child.host_id} 1")
-        write_map(child.pid, "oom_score_adj", str(OOM_SCORE_ADJ))
-        child.channel.send(b"g")
+        if child.born_of is None:
+            write_map(child.pid, "oom_score_adj", str(OOM_SCORE_ADJ))
         child.channel.setblocking(False)
+
+    @contextlib.contextmanager
+    def first_in_line(self) -> Iterator[None]:
+        """Have what is cloned meanwhile, and all its descendants, precede this process in an out-of-memory kill."""
+        with open("/proc/self/oom_score_adj") as file:
+            before = file.read()
+        write_map("self", "oom_score_adj", str(max(OOM_SCORE_ADJ, int(before))))
+        try:
+            yield
+        finally:
+            write_map("self", "oom_score_adj", before)
 
     def release(self, group: cgroups.Group | None, host_id: int) -> None:
         """Take back what `provide` gave."""

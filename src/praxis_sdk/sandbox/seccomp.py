@@ -57,7 +57,7 @@ ALLOWED: dict[str, str] = {
         futex_requeue rseq arch_prctl prctl sched_yield sched_getaffinity sched_setaffinity
         sched_getparam sched_getscheduler sched_setparam sched_setscheduler sched_getattr
         sched_setattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval
-        getpriority setpriority ioprio_get ioprio_set getcpu restart_syscall modify_ldt
+        getpriority setpriority ioprio_get ioprio_set getcpu restart_syscall
     """,
     "signals": """
         rt_sigaction rt_sigprocmask rt_sigpending rt_sigreturn rt_sigsuspend rt_sigtimedwait
@@ -106,7 +106,7 @@ REFUSED: dict[str, str] = {
     "keyrings are not namespaced": "add_key request_key keyctl",
     "the clock is the host's": "settimeofday clock_settime clock_settime64 clock_adjtime adjtimex stime",
     "kernel attack surface": """
-        perf_event_open userfaultfd syslog lookup_dcookie name_to_handle_at fanotify_init
+        perf_event_open userfaultfd syslog lookup_dcookie name_to_handle_at fanotify_init modify_ldt
     """,
     "needs privileges that nobody inside has": """
         chroot sethostname setdomainname vhangup move_pages migrate_pages
@@ -115,6 +115,8 @@ REFUSED: dict[str, str] = {
 
 _CLONE_NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 _SOCKET_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+# Whatever belongs to the type, TCP and UDP; the others are code of the kernel that nobody inside needs.
+_PROTOCOLS = (0, int(socket.IPPROTO_TCP), int(socket.IPPROTO_UDP))
 # Linux, Linux with UNAME26, and "which one am I"; the others change how memory is laid out or read.
 _PERSONALITIES = (0x0, 0x20000, 0xFFFFFFFF)
 # Both push characters into a terminal's input; only the low 32 bits count for the kernel.
@@ -218,9 +220,12 @@ def _restrict_arguments(rules: pyseccomp.SyscallFilter) -> None:
     # clone3 is on no list: its flags sit in memory, out of the filter's sight, and libc falls back to clone.
 
     for family in range(max(_SOCKET_FAMILIES) + 1):
-        known = family in _SOCKET_FAMILIES
-        action = allow if known else pyseccomp.ERRNO(errno.EAFNOSUPPORT)
-        _add(rules, action, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+        which = pyseccomp.Arg(0, pyseccomp.EQ, family)
+        if family in (socket.AF_INET, socket.AF_INET6):
+            _restrict_protocols(rules, which)
+        else:
+            known = family in _SOCKET_FAMILIES
+            _add(rules, allow if known else pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", which)
     beyond = pyseccomp.Arg(0, pyseccomp.GT, max(_SOCKET_FAMILIES))
     _add(rules, pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", beyond)
 
@@ -229,6 +234,16 @@ def _restrict_arguments(rules: pyseccomp.SyscallFilter) -> None:
     for request in _TERMINAL_INJECTION:
         _add(rules, refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _LOW_32_BITS, request))
     _allow_other_ioctls(rules)
+
+
+def _restrict_protocols(rules: pyseccomp.SyscallFilter, family: pyseccomp.Arg) -> None:
+    import pyseccomp
+
+    refuse = pyseccomp.ERRNO(errno.EPERM)  # as of a kernel that wants a capability for it
+    for protocol in range(max(_PROTOCOLS) + 1):
+        action = pyseccomp.ALLOW if protocol in _PROTOCOLS else refuse
+        _add(rules, action, "socket", family, pyseccomp.Arg(2, pyseccomp.EQ, protocol))
+    _add(rules, refuse, "socket", family, pyseccomp.Arg(2, pyseccomp.GT, max(_PROTOCOLS)))
 
 
 def _allow_other_ioctls(rules: pyseccomp.SyscallFilter) -> None:

@@ -7,11 +7,13 @@ differed.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import re
 import socket
 import struct
+import sys
 
 from praxis_sdk.sandbox.baseroot import DEVICES
 
@@ -27,6 +29,10 @@ NO_CAPABILITIES = "0000000000000000"
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _SIOCGIFFLAGS = 0x8913
 _IFF_UP = 0x1
+_INTERNET, _DATAGRAMS = int(socket.AF_INET), int(socket.SOCK_DGRAM)
+_LOOPBACK = struct.pack("16sh14x", b"lo", 0)
+_FLAGS = slice(16, 18)
+_DEVICES = frozenset(f"/dev/{name}" for name in DEVICES)
 
 
 # A read-only, nosuid, nodev mount without peers, of a file system that may be here.
@@ -87,13 +93,45 @@ def verify(expected: Expectation) -> None:
         RefusedError: names every difference.
     """
     differences = [
-        *_process_differences(expected),
-        *_namespace_differences(expected),
-        *_mount_differences(expected),
-        *_network_differences(loopback=expected.loopback),
+        *_differences("/proc/self", expected),
         *_descriptor_differences(expected.descriptors),
     ]
+    if not expected.loopback and loopback_is_up():
+        differences.append("network device lo is up")
     _insist(differences)
+
+
+def inspect(process: str, expected: Expectation) -> None:
+    """Compare the kernel's account of another process with the expectation, whatever that process believes.
+
+    Whether the loopback device is up can only be asked inside (`loopback_is_up`).
+
+    Args:
+        process: its directory in /proc.
+        expected: as for `verify`, with the identity as it is seen from here.
+
+    Raises:
+        RefusedError: names every difference.
+        OSError: it is gone.
+    """
+    differences = _differences(process, expected)
+    if (count := count_descriptors(process)) != len(expected.descriptors):
+        differences.append(f"{count} descriptors are open, not {len(expected.descriptors)}")
+    _insist(differences)
+
+
+def count_descriptors(process: str) -> int:
+    """Return how many files another process holds open."""
+    return len(os.listdir(f"{process}/fd"))
+
+
+def _differences(process: str, expected: Expectation) -> list[str]:
+    return [
+        *_process_differences(process, expected),
+        *_namespace_differences(process, expected),
+        *_mount_differences(process, expected),
+        *_network_differences(process),
+    ]
 
 
 def verify_descriptors(expected: Iterable[int]) -> None:
@@ -112,7 +150,7 @@ def _insist(differences: list[str]) -> None:
 
 def own_namespaces() -> dict[str, int]:
     """Return namespace -> inode of the calling process."""
-    return {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMESPACES}
+    return {name: _namespace("/proc/self", name) for name in NAMESPACES}
 
 
 def own_filters() -> int:
@@ -126,8 +164,12 @@ def count_filters(status: str) -> int:
     return int(rest.partition("\n")[0] or 0)
 
 
-def _process_differences(expected: Expectation) -> list[str]:
-    status = _read("/proc/self/status")
+def _namespace(process: str, name: str) -> int:
+    return os.stat(f"{process}/ns/{name}").st_ino
+
+
+def _process_differences(process: str, expected: Expectation) -> list[str]:
+    status = _read(f"{process}/status")
     identity = "\t".join([str(expected.identity)] * 4)
     wanted = dict.fromkeys(_CAPABILITY_SETS, NO_CAPABILITIES)
     wanted |= {"Uid": identity, "Gid": identity, "Seccomp": "2", "NoNewPrivs": "1"}
@@ -138,26 +180,26 @@ def _process_differences(expected: Expectation) -> list[str]:
     ]
     if (count := count_filters(status)) < expected.filters:
         found.append(f"Seccomp_filters is {count}, not {expected.filters}")
-    if os.getpid() != expected.pid:
-        found.append(f"pid is {os.getpid()}, not {expected.pid}")
+    # Its number in every process namespace from the reader's own to the innermost one.
+    numbers = status.partition("\nNSpid:")[2].partition("\n")[0].split()
+    if numbers[-1:] != [str(expected.pid)]:
+        found.append(f"pid is {numbers[-1:]}, not {expected.pid}")
     return found
 
 
-def _namespace_differences(expected: Expectation) -> list[str]:
-    inside = own_namespaces()
+def _namespace_differences(process: str, expected: Expectation) -> list[str]:
     return [
         f"{name} namespace is the launcher's"
         for name, inode in expected.outside.items()
-        if inside[name] == inode
+        if _namespace(process, name) == inode
     ]
 
 
-def _mount_differences(expected: Expectation) -> list[str]:
+def _mount_differences(process: str, expected: Expectation) -> list[str]:
     found = []
-    devices = {f"/dev/{name}" for name in DEVICES}
     missing = set(expected.writable)
     # Most mounts are beyond doubt at first sight; only the others are taken apart.
-    for line in _PLAIN_MOUNT.sub("", _read("/proc/self/mountinfo")).splitlines():
+    for line in _PLAIN_MOUNT.sub("", _read(f"{process}/mountinfo")).splitlines():
         fields = line.split(" ")
         where = _unescape(fields[4]) if "\\" in fields[4] else fields[4]
         options = fields[5].split(",")
@@ -168,7 +210,7 @@ def _mount_differences(expected: Expectation) -> list[str]:
             found.append(f"{kind} is mounted on {where}")
         if "nosuid" not in options:
             found.append(f"{where} honours set-user-id")
-        if "nodev" not in options and where not in devices:
+        if "nodev" not in options and where not in _DEVICES:
             found.append(f"{where} honours device files")
         if "ro" not in options and where not in expected.writable:
             found.append(f"{where} is writable")
@@ -182,16 +224,22 @@ def _unescape(path: str) -> str:
     return path
 
 
-def _network_differences(*, loopback: bool) -> list[str]:
-    lines = _read("/proc/self/net/dev").splitlines()[2:]
-    found = [
+def _network_differences(process: str) -> list[str]:
+    lines = _read(f"{process}/net/dev").splitlines()[2:]
+    return [
         f"network device {line.split(':')[0].strip()}" for line in lines if line.split(":")[0].strip() != "lo"
     ]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
-    if struct.unpack("16sh14x", answer)[1] & _IFF_UP and not loopback:
-        found.append("network device lo is up")
-    return found
+
+
+def loopback_is_up() -> bool:
+    """True when the loopback device of the calling process's network namespace is up."""
+    # The C part of the module alone: its enumerations would cost a fresh process more than the call.
+    probe = _socket.socket(_INTERNET, _DATAGRAMS)
+    try:
+        answer = fcntl.ioctl(probe.fileno(), _SIOCGIFFLAGS, _LOOPBACK)
+    finally:
+        probe.close()
+    return bool(int.from_bytes(answer[_FLAGS], sys.byteorder) & _IFF_UP)
 
 
 def _descriptor_differences(expected: frozenset[int]) -> list[str]:

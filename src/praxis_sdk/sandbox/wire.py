@@ -15,19 +15,23 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 MAX_PACKET_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 MAX_DESCRIPTORS = 128
 
+_DESCRIPTOR_BYTES = 4
 _ANCILLARY_BYTES = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * 4)
 _IN_MEMORY_FILE = b"@"
 # Plain numbers: arithmetic on the enumerations costs more than the system call.
 _TRUNCATED = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+# Made once: `json.loads` and `json.dumps` with options make them anew for every message.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _SOCKET_LEVEL, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
@@ -37,7 +41,7 @@ class WireError(Exception):
 
 def encode(message: dict[str, Any]) -> bytes:
     """Return `message` as JSON bytes; raises WireError when it is over MAX_PAYLOAD_BYTES."""
-    payload = json.dumps(message, separators=(",", ":")).encode("ascii")
+    payload = _encode(message).encode("ascii")
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise WireError(f"message of {len(payload)} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
     return payload
@@ -84,17 +88,16 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     except ConnectionResetError:
         # The other side left something unread. That is said once, before what it had still sent.
         packet, ancillary, flags, _ = _receive_packet(channel)
-    descriptors = array.array("i")
+    received: list[int] = []
     for level, kind, data in ancillary:
         if level == _SOCKET_LEVEL and kind == _RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    received = list(descriptors)
+            received += array.array("i", data[: len(data) - len(data) % _DESCRIPTOR_BYTES])
     if not packet:
         close_all(received)
         return None
     try:
         return _decode(packet, flags, received), received
-    except (WireError, ValueError, IndexError, OSError) as problem:
+    except (WireError, ValueError, IndexError, OSError, RecursionError) as problem:
         close_all(received)
         raise WireError(f"malformed frame: {problem}") from problem
 
@@ -120,7 +123,7 @@ def memory_file(name: str, content: bytes) -> int:
 def read_memory_file(fd: int) -> bytes:
     """Return the bytes of a memory file and close it; raises WireError when it is over MAX_PAYLOAD_BYTES."""
     try:
-        size = os.fstat(fd).st_size
+        size = os.lseek(fd, 0, os.SEEK_END)
         if size > MAX_PAYLOAD_BYTES:
             raise WireError(f"payload of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
         return os.pread(fd, size, 0)
@@ -137,8 +140,17 @@ def close_all(descriptors: Sequence[int]) -> None:
 def _decode(packet: bytes, flags: int, received: list[int]) -> dict[str, Any]:
     if flags & _TRUNCATED:
         raise WireError("truncated")
-    message = json.loads(read_memory_file(received.pop()) if packet == _IN_MEMORY_FILE else packet)
-    if not isinstance(message, dict):
+    return decode(read_memory_file(received.pop()) if packet == _IN_MEMORY_FILE else packet)
+
+
+def decode(payload: bytes) -> dict[str, Any]:
+    """Return the message that `encode` encoded; raises WireError, or ValueError, where it is none."""
+    text = payload.decode("ascii")
+    try:
+        message, end = _scan(text, 0)
+    except StopIteration:
+        raise WireError("not JSON") from None
+    if end != len(text) or not isinstance(message, dict):
         raise WireError("not a JSON object")
     return message
 

@@ -22,7 +22,9 @@ class Zygote:
 
     Args:
         python: the interpreter, as a path inside.
-        program: a Python file of the host with `main(fd) -> int`; loaded last, called in every child.
+        program: a Python file of the host with `main(fd) -> int`, called in every child; loaded last. Instead of
+            `main` it may have `begin(fd)`, which returns what is to be called, or the command line of a program to be
+            started with an init of its own; and `rehearse()`, called in the zygote before it forks.
         search_paths: further directories to import from, as paths inside.
         binds: directories shown read-only: a path of the host (at the same path), or a `Bind` to another place.
             Their files must be readable for everybody.

@@ -6,6 +6,8 @@ and says so before every fork: a lock that another thread holds would stay locke
 
 from __future__ import annotations
 
+import array
+import functools
 import gc
 import importlib
 import importlib.util
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
 MAX_ERROR_CHARS = 2000
 _THREADS = "/proc/self/task"
 _ONLY_LOCKS = frozenset({"threading", "logging", "concurrent.futures.thread"})
-_BORN = b'{"born":true}'
+_BORN = (b'{"born":true}',)
+_REQUEST_BYTES = 64
+_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * 4)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_SOCKET_LEVEL, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
 class PreloadError(Exception):
@@ -47,8 +53,10 @@ def main(fd: int) -> NoReturn:
         wire.read_memory_file(descriptors[0]),
         address_space=settings["address_space"],
         tasks_counted=settings["tasks_counted"],
+        cpu_counted=settings["cpu_counted"],
         privileged=settings["privileged"],
         filters=verify.own_filters(),
+        forked=True,
     )
     handlers = _collect_handlers()
     try:
@@ -58,6 +66,7 @@ def main(fd: int) -> NoReturn:
         os._exit(1)
     for name in [name for name in sys.modules if name.split(".")[0] == "praxis_sdk"]:
         del sys.modules[name]  # a job that imports the real one shall find that
+    forked.prepare(program, surroundings)
     gc.collect()
     gc.disable()
     gc.freeze()  # a collection in the children would copy the pages that they share
@@ -102,7 +111,8 @@ def _load(channel: socket.socket, settings: dict[str, Any]) -> forked.Program:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        program = forked.Program(module.main, getattr(module, "rehearse", None))
+        begin = getattr(module, "begin", None) or functools.partial(functools.partial, module.main)
+        program = forked.Program(begin, getattr(module, "rehearse", None))
     except BaseException as problem:
         raise PreloadError(f"'{path}': {type(problem).__name__}: {problem}") from problem
     return program
@@ -116,11 +126,13 @@ def _serve(
     isolation: int,
 ) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # After each fork the first write to a page copies it, here as in the child: so no more Python than there must be.
+    receive, send, close = channel.recvmsg, channel.sendmsg, os.close
     while True:
-        received = wire.receive(channel)
-        if received is None:
+        packet, ancillary, _, _ = receive(_REQUEST_BYTES, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
+        if not packet:
             os._exit(0)
-        _, descriptors = received
+        descriptors = array.array("i", ancillary[0][2])
         if (count := _other_threads()) > 0:
             wire.send(channel, wire.encode({"unable": f"{count} threads are running beside the zygote"}))
             os._exit(1)
@@ -128,14 +140,15 @@ def _serve(
             pid, pidfd = kernel.clone3(isolation)
         except OSError as problem:
             wire.send(channel, wire.encode({"barren": [problem.errno, str(problem)]}))
-            wire.close_all(descriptors)
+            wire.close_all(descriptors.tolist())
             continue
         if pid == 0:
             ours, *entrances = descriptors
-            child = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, ours)
-            forked.live(child, entrances, surroundings, program, handlers)
-        wire.send(channel, _BORN, [pidfd])
-        wire.close_all([*descriptors, pidfd])
+            forked.live(channel, ours, entrances, surroundings, program, handlers)
+        send(_BORN, ((_SOCKET_LEVEL, _RIGHTS, array.array("i", (pidfd,))),))
+        close(pidfd)
+        for fd in descriptors:
+            close(fd)
 
 
 def _other_threads() -> int:
