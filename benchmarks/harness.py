@@ -10,13 +10,23 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+IMAGE = "python:3.11-slim"
+_BWRAP = [
+    "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
+    "--clearenv", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink",
+    "usr/lib64", "/lib64", "--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev",
+    "--tmpfs", "/tmp", "--chdir", "/tmp",
+]  # fmt: skip
+_DOCKER_RUN = ["docker", "run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only", IMAGE]
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,50 @@ class Comparison:
         if self.figures.aim is not None:
             return self.ratio <= self.figures.aim
         return None if self.figures.at_least is None else self.ratio >= self.figures.at_least
+
+
+async def spawn(*command: str) -> None:
+    """Run a command the way a program without Praxis would, and read its output."""
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    _, complaint = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[0]} exited with {process.returncode}: {complaint.decode()}")
+
+
+def bwrap(
+    name: str, *command: str, shown: Iterable[Path] = (), calls: int = 20, callers: int = 1
+) -> Case | str:
+    """Make the case of a command in bwrap, locked as far as bwrap goes.
+
+    Args:
+        name: what is measured.
+        command: what runs inside.
+        shown: host folders that it sees, besides /usr.
+        calls: pieces of work in a round.
+        callers: how many are under way at once.
+
+    Returns:
+        The case, or why it cannot be measured here.
+    """
+    if shutil.which("bwrap") is None:
+        return f"{name}: bwrap is not installed"
+    binds = [word for path in shown for word in ("--ro-bind", str(path), str(path))]
+    return Case(name, lambda: spawn(*_BWRAP, *binds, *command), calls=calls, callers=callers)
+
+
+def docker_run(name: str, *command: str, calls: int = 5, callers: int = 1) -> Case | str:
+    """Make the case of a command in `docker run`, locked as far as its options go; see `bwrap`."""
+    if shutil.which("docker") is None or not os.environ.get("DOCKER_HOST"):
+        return f"{name}: no Docker here"
+    return Case(name, lambda: spawn(*_DOCKER_RUN, *command), calls=calls, callers=callers)
+
+
+def available(*wanted: Case | str) -> tuple[list[Case], list[str]]:
+    """Part cases from the reasons why others are none; a rate that is compared with a missing one is none, too."""
+    cases = [one for one in wanted if isinstance(one, Case)]
+    names = {case.name for case in cases}
+    cases = [case for case in cases if case.at_least is None or case.peer in names]
+    return cases, [one for one in wanted if isinstance(one, str)]
 
 
 async def measure(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> list[Comparison]:

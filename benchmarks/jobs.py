@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Case
-from benchmarks.tools import BWRAP, IMAGE, spawn
+from benchmarks.harness import Case, available, bwrap, docker_run, spawn
 from praxis_sdk.jobs.artifacts import ArtifactStore
 from praxis_sdk.jobs.environments import Environment, EnvironmentStore
 from praxis_sdk.jobs.executor import JobExecutor
@@ -55,10 +52,9 @@ def host_python(environment: Environment) -> list[str]:
     return [str(environment.python), "-I", "-c"]
 
 
-def bwrap_python(environment: Environment) -> list[str]:
-    """Return the same in bwrap, with the same folders shown."""
-    shown = [word for path in environment.bind_paths for word in ("--ro-bind", str(path), str(path))]
-    return [*BWRAP, *shown, *host_python(environment)]
+def served(name: str, call: Callable[[], Awaitable[None]], peer: str, at_least: float) -> Case:
+    """Make the case of 8 callers, compared by rate."""
+    return Case(name, call, peer=peer, calls=400, callers=8, at_least=at_least)
 
 
 @contextlib.asynccontextmanager
@@ -83,14 +79,13 @@ async def cases() -> AsyncIterator[tuple[list[Case], list[str]]]:
                 *host_python(science),
                 f"import matplotlib; matplotlib.use('Agg'); import os; os.chdir({folder!r}){PLOT}",
             ]
-            found = [
+
+            async def no_op() -> None:
+                await run(executor, "pass", "base")
+
+            found, missing = available(
                 Case("python -I -c pass", lambda: spawn(*python)),
-                Case(
-                    "praxis job, no-op",
-                    lambda: run(executor, "pass", "base"),
-                    peer="python -I -c pass",
-                    aim=0.35,
-                ),
+                Case("praxis job, no-op", no_op, peer="python -I -c pass", aim=0.35),
                 Case("plot, cold host process", lambda: spawn(*plot), calls=5),
                 Case(
                     "praxis job, plot",
@@ -99,50 +94,18 @@ async def cases() -> AsyncIterator[tuple[list[Case], list[str]]]:
                     aim=0.12,
                     calls=5,
                 ),
-            ]
-            if shutil.which("bwrap"):
-                boxed = [*bwrap_python(base), "pass"]
-                found.append(Case("bwrap + python, 8 callers", lambda: spawn(*boxed), calls=80, callers=8))
-                found.append(
-                    Case(
-                        "praxis jobs against bwrap",
-                        lambda: run(executor, "pass", "base"),
-                        peer="bwrap + python, 8 callers",
-                        calls=400,
-                        callers=8,
-                        at_least=8,
-                    )
-                )
-            else:
-                notes.append("bwrap: not installed")
-            if shutil.which("docker") and os.environ.get("DOCKER_HOST"):
-                docker = [
-                    "docker",
-                    "run",
-                    "--rm",
-                    "--network",
-                    "none",
-                    "--cap-drop",
-                    "ALL",
-                    "--read-only",
-                    IMAGE,
-                ]
-                docker += ["python", "-I", "-c", "pass"]
-                found.append(
-                    Case("docker run python, 8 callers", lambda: spawn(*docker), calls=16, callers=8)
-                )
-                found.append(
-                    Case(
-                        "praxis jobs against docker run",
-                        lambda: run(executor, "pass", "base"),
-                        peer="docker run python, 8 callers",
-                        calls=400,
-                        callers=8,
-                        at_least=60,
-                    )
-                )
-            else:
-                notes.append("docker run: no Docker here")
-            yield found, notes
+                bwrap(
+                    "bwrap + python, 8 callers",
+                    *host_python(base),
+                    "pass",
+                    shown=base.bind_paths,
+                    calls=80,
+                    callers=8,
+                ),
+                served("praxis jobs against bwrap", no_op, "bwrap + python, 8 callers", at_least=8),
+                docker_run("docker run python, 8 callers", "python", "-I", "-c", "pass", calls=16, callers=8),
+                served("praxis jobs against docker run", no_op, "docker run python, 8 callers", at_least=60),
+            )
+            yield found, [*notes, *missing]
         finally:
             await executor.close()

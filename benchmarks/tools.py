@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import shutil
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 
-from benchmarks.harness import Case
+from benchmarks.harness import IMAGE, Case, available, bwrap, docker_run, spawn
 from praxis_sdk.execution.contracts import EngineType, ToolContract, ToolOutcome
 from praxis_sdk.execution.engine import DockerSDKExecutionEngine, LocalExecutionEngine, SandboxExecutionEngine
 
-IMAGE = "python:3.11-slim"
 NO_OP = "/bin/true"
 TITLE = "a no-op tool on each engine, from request to result"
-BWRAP = [
-    "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
-    "--clearenv", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink",
-    "usr/lib64", "/lib64", "--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev",
-    "--tmpfs", "/tmp", "--chdir", "/tmp",
-]  # fmt: skip
-
-
-async def spawn(*command: str) -> None:
-    """Run a command the way a program without Praxis would, and read its output."""
-    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
-    _, complaint = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError(f"{command[0]} exited with {process.returncode}: {complaint.decode()}")
 
 
 def succeeded(outcome: ToolOutcome) -> None:
@@ -41,7 +23,6 @@ def succeeded(outcome: ToolOutcome) -> None:
 @contextlib.asynccontextmanager
 async def cases() -> AsyncIterator[tuple[list[Case], list[str]]]:
     """Make the cases of this machine; yields them and what could not be measured, with the reason."""
-    missing: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         local = LocalExecutionEngine()
         stack.push_async_callback(local.cleanup)
@@ -56,35 +37,26 @@ async def cases() -> AsyncIterator[tuple[list[Case], list[str]]]:
         async def run_sandbox() -> None:
             succeeded(await sandbox.run(sandbox_tool, {}))
 
-        found = [
+        docker = await stack.enter_async_context(_docker_cases())
+        yield available(
             Case("asyncio subprocess", lambda: spawn(NO_OP)),
             Case("praxis local", run_local, peer="asyncio subprocess", aim=1.5),
-        ]
-        if shutil.which("bwrap"):
-            found.append(Case("bwrap", lambda: spawn(*BWRAP, NO_OP)))
-        else:
-            missing.append("bwrap: not installed")
-        found.append(Case("praxis sandbox", run_sandbox, peer="bwrap", aim=1.0))
-        if shutil.which("bwrap"):
-            found.append(Case("bwrap, 8 callers", lambda: spawn(*BWRAP, NO_OP), calls=80, callers=8))
-            found.append(
-                Case("praxis sandbox, 8 callers", run_sandbox, peer="bwrap, 8 callers", calls=80, callers=8)
-            )
-        docker = await stack.enter_async_context(_docker_cases())
-        if isinstance(docker, str):
-            missing.append(docker)
-        else:
-            found += docker
-        yield found, missing
+            bwrap("bwrap", NO_OP),
+            Case("praxis sandbox", run_sandbox, peer="bwrap", aim=1.0),
+            bwrap("bwrap, 8 callers", NO_OP, calls=80, callers=8),
+            Case("praxis sandbox, 8 callers", run_sandbox, peer="bwrap, 8 callers", calls=80, callers=8),
+            *docker,
+        )
 
 
 @contextlib.asynccontextmanager
-async def _docker_cases() -> AsyncIterator[list[Case] | str]:
+async def _docker_cases() -> AsyncIterator[list[Case | str]]:
     host = os.environ.get("DOCKER_HOST")
     engine = DockerSDKExecutionEngine()
     capabilities = await engine.get_capabilities()
     if not capabilities["available"]:
-        yield f"docker: {capabilities['unavailable_reason']}"
+        await engine.cleanup()
+        yield [f"docker: {capabilities['unavailable_reason']}"]
         return
     import aiodocker
 
@@ -109,21 +81,8 @@ async def _docker_cases() -> AsyncIterator[list[Case] | str]:
     found = [
         Case("docker SDK create, start, wait, remove", run_sdk, calls=5),
         Case("praxis docker", run_engine, peer="docker SDK create, start, wait, remove", aim=1.2, calls=5),
+        docker_run("docker run", NO_OP),
     ]
-    if shutil.which("docker"):
-        command = [
-            "docker",
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--cap-drop",
-            "ALL",
-            "--read-only",
-            IMAGE,
-            NO_OP,
-        ]
-        found.append(Case("docker run", lambda: spawn(*command), calls=5))
     try:
         yield found
     finally:

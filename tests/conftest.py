@@ -1,7 +1,10 @@
 """Services that every test may ask for; what a test does not ask for is not started."""
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -10,6 +13,8 @@ from devservices.docker_daemon import as_root, docker_daemon
 from devservices.docker_image import PYTHON_IMAGE, image_tarball
 from devservices.ordinary_user import OrdinaryUser
 from devservices.ordinary_user import ordinary_user as make_ordinary_user
+from devservices.postgres import PostgresServer
+from devservices.postgres import postgres_server as make_postgres_server
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -60,3 +65,65 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
     """
     with make_ordinary_user() as user:
         yield user
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A private, real PostgreSQL server, which all tests of this process share; none may stop it.
+
+    It is started with the first test that asks for it; with pytest-xdist, once per worker. A machine without
+    PostgreSQL fails the test; it does not skip it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(make_postgres_server())
+        except ServiceError as error:
+            pytest.fail(str(error), pytrace=False)
+        yield server
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for one test, which may stop it and start it again; it waits for the disk."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(make_postgres_server(durable=True))
+        except ServiceError as error:
+            pytest.fail(str(error), pytrace=False)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """The name of a database that has the tables of the store, and nothing in them."""
+    from praxis_sdk.store.postgres.store import PostgresStore
+
+    async def fill() -> None:
+        store = await PostgresStore.open(postgres_server.url("template"))
+        await store.close()
+
+    postgres_server.sql("CREATE DATABASE template")
+    # Not in this thread, where a test's event loop may be about to run.
+    thread = threading.Thread(target=asyncio.run, args=(fill(),))
+    thread.start()
+    thread.join()
+    return "template"
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a database of this test alone, without any tables."""
+    yield from _database(postgres_server, "template0")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The address of a database of this test alone, which has the tables of the store."""
+    yield from _database(postgres_server, postgres_template)
+
+
+def _database(server: PostgresServer, template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    server.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url(name)
+    server.sql(f"DROP DATABASE {name} WITH (FORCE)")

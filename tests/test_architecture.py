@@ -18,19 +18,25 @@ ROOMS: dict[str, frozenset[str]] = {
     "sandbox": frozenset({"ground"}),
     "execution": frozenset({"ground", "sandbox"}),
     "jobs": frozenset({"ground", "sandbox", "execution"}),
-    "cli": frozenset({"ground", "sandbox", "execution", "jobs"}),
+    "store": frozenset({"ground"}),
+    "control": frozenset({"ground", "store", "sandbox", "execution", "jobs"}),
+    "cli": frozenset({"ground", "store", "sandbox", "execution", "jobs", "control"}),
 }
 
 # Libraries that exactly one module may import.
 KEEPER: dict[str, str] = {
     "aiodocker": "execution.engines.docker_daemon",
+    "asyncpg": "store.postgres.connection",
+    "cronsim": "control.schedules",
     "dagger": "execution.engines.dagger_sdk",
     "jsonschema_rs": "execution.json_schema",
     "mcp": "execution.engines.mcp_client",
     "obstore": "jobs.artifacts.s3",
+    "opentelemetry": "control.telemetry",
     "prometheus_client": "jobs.metrics",
     "puremagic": "jobs.artifacts.signatures",
     "pyseccomp": "sandbox.seccomp",
+    "uuid_utils": "ids",
     "yaml": "execution.yaml_source",
 }
 
@@ -38,10 +44,13 @@ KEEPER: dict[str, str] = {
 LAZY = frozenset(
     [
         "aiodocker",
+        "asyncpg",
+        "cronsim",
         "dagger",
         "jsonschema_rs",
         "mcp",
         "obstore",
+        "opentelemetry",
         "prometheus_client",
         "puremagic",
         "pyseccomp",

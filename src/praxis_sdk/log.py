@@ -6,9 +6,8 @@ by default. Arguments, environment values and secrets are never logged at INFO a
 
 from __future__ import annotations
 
+import sys
 from typing import Any
-
-import structlog
 
 
 class Logger:
@@ -44,7 +43,9 @@ class Logger:
         self._log("error", event, values)
 
     def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
-        if structlog.is_configured():
+        # Whoever configured it has imported it; who did not shall not pay for it.
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
             logger = structlog.get_logger(self._name, **self._bound)
             getattr(logger, level)(event, logger=self._name, **values)
 

@@ -86,6 +86,48 @@ def test_a_command_runs_with_its_arguments(at_home: AtHome) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, b"--json\n", b"")
 
 
+def test_a_command_returns_what_it_writes_to_its_result_file(at_home: AtHome) -> None:
+    done = at_home("exec", "-r", "command", "--", "sh", "-c", "echo '[1, 2]' > \"$PRAXIS_RESULT_FILE\"")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert said(done.stderr)[0] == "output: [1, 2]"
+
+
+def test_the_network_is_granted_host_by_host_and_each_use_is_told(at_home: AtHome) -> None:
+    code = """
+import urllib.request
+for url in ("https://data.example.invalid/", "http://other.example.org/"):
+    try:
+        urllib.request.urlopen(url, timeout=10)
+    except OSError as error:
+        print(error)
+"""
+    grants = ("--network", "data.example.invalid", "--network", "files.example.org:8080")
+    done = at_home("exec", "-c", code, *grants)
+    assert done.returncode == 0
+    told = [line for line in said(done.stderr) if line.startswith("network: ")]
+    assert told == [
+        "network: data.example.invalid:443: 0 B sent, 0 B received: cannot be reached: the name has no address",
+        "network: other.example.org:80: refused: not in the job's network grant",
+    ]
+    job_id = said(done.stderr)[-1].split()[0]
+    kept = at_home.json("job", job_id)
+    assert kept["payload"]["network"] == ["data.example.invalid:443", "files.example.org:8080"]
+    assert [(use["host"], use["allowed"]) for use in kept["result"]["network"]] == [
+        ("data.example.invalid", True),
+        ("other.example.org", False),
+    ]
+    shown = at_home("job", job_id).stdout.decode()
+    assert "network      data.example.invalid:443, files.example.org:8080" in shown
+    assert "  other.example.org:80: refused: not in the job's network grant" in shown
+
+
+def test_without_a_grant_there_is_no_network(at_home: AtHome) -> None:
+    result = at_home.json("exec", "-c", "import os; sorted(v for v in os.environ if 'proxy' in v.lower())")[
+        "result"
+    ]
+    assert (result["outputs"], result["network"]) == ([], [])
+
+
 @pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
 def test_latex_makes_what_the_suffix_says(at_home: AtHome, suffix: str, start: bytes) -> None:
     (at_home.cwd / "formula.tex").write_text(r"\int_0^1 x^2\,dx = \frac{1}{3}")
@@ -168,6 +210,10 @@ def test_every_limit_has_an_option(at_home: AtHome, words: list[str], limit: str
         (["-c", "1", "--input-json", 'x={"a":1,"a":2}'], "--input-json: 'x': key 'a' is given twice"),
         (["-c", "1", "--param", "x"], "--param: 'x' is not of the form NAME=VALUE"),
         (["-c", "1", "--param", "x=1", "--param", "x=2"], "--param: 'x' is given twice"),
+        (["-c", "1", "--network", "localhost"], "--network: 'localhost' is not a host name with a domain"),
+        (["-c", "1", "--network", "a.org", "--network", "*.b.org"], "--network: '*.b.org' holds a wildcard"),
+        (["-c", "1", "--network", "a.org:0"], "--network: 'a.org:0' has no port between 1 and 65535"),
+        (["-c", "1", "--network", "10.0.0.1"], "--network: '10.0.0.1' is not a public address"),
         (["-c", "1", "-o", "x", "--artifacts", "y"], "-o: cannot be combined with --artifacts"),
         (["--runtime", "command"], "the program is missing"),
         (["--runtime", "command", "-c", "1"], "-c: the runtime 'command' runs a program"),

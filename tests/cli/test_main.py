@@ -53,7 +53,7 @@ def test_help_names_every_command() -> None:
 def test_help_groups_the_commands() -> None:
     lines = praxis("--help").stdout.decode().splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Options:", "Tools:", "Jobs:", "This host:"]
+    assert headings == ["Options:", "Tools:", "Jobs:", "Queue:", "This host:"]
 
 
 @pytest.mark.parametrize("command", [*([word] for word in COMMANDS), *INNER_COMMANDS], ids=" ".join)

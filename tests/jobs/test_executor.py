@@ -286,6 +286,51 @@ async def test_many_jobs_at_once_do_not_meet(run: Run) -> None:
     assert [result.outputs for result in results] == [[results[0].outputs[0], n] for n in range(20)]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("threads", [0, 1, 7])
+async def test_the_most_processes_at_once_are_counted(run: Run, threads: int) -> None:
+    code = f"""
+import threading
+barrier = threading.Barrier({threads} + 1)
+crowd = [threading.Thread(target=barrier.wait) for _ in range({threads})]
+for one in crowd: one.start()
+barrier.wait()
+"""
+    result = await run(code)
+    assert result.succeeded, result.failure
+    peak = result.usage.peak_processes
+    if any(Path("/sys/fs/cgroup").glob("**/pids.peak")):
+        assert peak == threads + 1
+    else:  # an older kernel: the launcher looks now and then, if there is a cgroup to look at
+        assert peak is None or 1 <= peak <= threads + 1
+
+
+async def test_a_job_that_is_asked_to_end_may_say_goodbye(executor: JobExecutor) -> None:
+    code = """
+import os, signal, sys
+def goodbye(*_):
+    os.write(1, b"goodbye\\n")  # print could be interrupted by itself
+    sys.exit(5)
+signal.signal(signal.SIGTERM, goodbye)
+os.write(1, b"ready\\n")
+while True: signal.pause()
+"""
+    terminating = asyncio.Event()
+
+    def hear(stream: str, data: bytes) -> None:
+        if b"ready" in data:
+            terminating.set()
+
+    result = await executor.execute(payload(code=code), on_output=hear, terminating=terminating)
+    assert (result.exit_code, result.stdout.text) == (5, "ready\ngoodbye\n")
+    assert result.timings.run_s is not None
+    assert result.timings.run_s < 30
+
+
+async def test_a_job_that_nobody_asks_to_end_is_not_disturbed(executor: JobExecutor) -> None:
+    result = await executor.execute(payload(code="6 * 7"), terminating=asyncio.Event())
+    assert result.outputs == 42
+
+
 async def test_logs_tell_what_happened_without_the_code(run: Run) -> None:
     with structlog.testing.capture_logs() as logs:
         result = await run("'secret-in-code'; 1")

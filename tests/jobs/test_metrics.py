@@ -1,4 +1,4 @@
-"""The metrics of a worker: what is counted, and that labels stay few."""
+"""What is counted of jobs, and that labels stay few."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import MissingExtra
-from praxis_sdk.jobs.metrics import OTHER, PrometheusMetrics
-from praxis_sdk.jobs.queue import QueueCounts
+from praxis_sdk.jobs.metrics import OTHER, JobMetrics
 from praxis_sdk.jobs.result import JobResult
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
@@ -25,15 +24,12 @@ def failure(category: FailureCategory, code: str = "exception") -> dict[str, Any
     return {"category": category, "code": code, "message": "it failed"}
 
 
-def lines(metrics: PrometheusMetrics) -> list[str]:
+def lines(metrics: JobMetrics) -> list[str]:
     return metrics.render().decode().splitlines()
 
 
 def test_what_happened_is_counted() -> None:
-    metrics = PrometheusMetrics()
-    metrics.slots(4)
-    metrics.queue(QueueCounts(queued=7, running=2, discarded=0, lost=0))
-    metrics.started(0.2)
+    metrics = JobMetrics()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     use = {"at": moment, "host": "data.example.org", "port": 443}
     metrics.ended(
@@ -47,31 +43,22 @@ def test_what_happened_is_counted() -> None:
             ],
         )
     )
-    metrics.discarded("late")
     found = lines(metrics)
     for line in (
-        "praxis_worker_slots 4.0",
-        "praxis_queue_depth 7.0",
-        "praxis_queue_claimed 2.0",
-        "praxis_jobs_running 1.0",
         'praxis_jobs_total{category="none",env_version="base-0123456789ab",status="completed"} 1.0',
         'praxis_job_duration_seconds_count{phase="run"} 1.0',
         'praxis_job_duration_seconds_sum{phase="run"} 2.0',
-        'praxis_job_duration_seconds_count{phase="queue"} 1.0',
         "praxis_sandbox_starts_total 1.0",
         "praxis_job_cpu_seconds_total 1.5",
         'praxis_job_network_bytes_total{direction="sent"} 10.0',
         'praxis_job_network_bytes_total{direction="received"} 20.0',
         "praxis_job_network_refusals_total 1.0",
-        'praxis_job_results_discarded_total{reason="late"} 1.0',
     ):
         assert line in found
-    metrics.stopped()
-    assert "praxis_jobs_running 0.0" in lines(metrics)
 
 
 def test_a_result_from_the_cache_starts_no_sandbox() -> None:
-    metrics = PrometheusMetrics()
+    metrics = JobMetrics()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     metrics.ended(result(from_cache=True, timings={"started_at": moment, "run_s": 9.0}))
     found = lines(metrics)
@@ -90,11 +77,11 @@ ends = st.tuples(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(ends, min_size=1, max_size=60), st.text(max_size=10))
+@given(st.lists(ends, min_size=1, max_size=60))
 def test_no_label_takes_unbounded_values(
-    jobs: list[tuple[str | None, FailureCategory | None, str, str]], reason: str
+    jobs: list[tuple[str | None, FailureCategory | None, str, str]],
 ) -> None:
-    metrics = PrometheusMetrics(max_env_versions=3)
+    metrics = JobMetrics(max_env_versions=3)
     for version, category, code, job_id in jobs:
         status = ExecutionStatus.FAILED if category else ExecutionStatus.COMPLETED
         metrics.ended(
@@ -105,14 +92,12 @@ def test_no_label_takes_unbounded_values(
                 failure=failure(category, code) if category else None,
             )
         )
-    metrics.discarded(reason)
     samples = [sample for family in metrics._registry.collect() for sample in family.samples]
     told = {sample.labels["env_version"] for sample in samples if "env_version" in sample.labels}
     assert len(told - {"none", OTHER}) <= 3
     assert sum(sample.value for sample in samples if sample.name == "praxis_jobs_total") == len(jobs)
     names = {name for sample in samples for name in sample.labels}
-    assert names <= {"status", "category", "env_version", "phase", "le", "reason", "direction"}
-    assert {s.labels["reason"] for s in samples if "reason" in s.labels} <= {"late", "lease_lost", OTHER}
+    assert names <= {"status", "category", "env_version", "phase", "le", "direction"}
 
 
 def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +110,4 @@ def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match=r"praxis-sdk\[jobs\]"):
-        PrometheusMetrics()
+        JobMetrics()

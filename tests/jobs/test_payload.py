@@ -174,6 +174,105 @@ def test_refusal_names_the_field(change: dict[str, Any], message: str) -> None:
     assert message in refusal(BASE | change)
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"job_id": "a b"},
+            "job_id: must be 1 to 128 letters, digits and any of '_.:-', beginning with a letter or a digit",
+        ),
+        ({"job_id": None}, "job_id: must be text"),
+        (
+            {"runtime": "Py thon"},
+            "runtime: must be 1 to 64 lower-case letters, digits, '_' and '-', such as 'python'",
+        ),
+        ({"files": {}, "code": None}, "files: must not be empty"),
+        ({"files": {"a": 7}}, "files.a: must be text, or an object with one of 'text' and 'base64'"),
+        ({"files": {f"f{number}": "" for number in range(257)}}, "files: must have at most 256 entries"),
+        ({"command": []}, "command: must not be empty"),
+        ({"command": ["a\0b"]}, "command[0]: must be text without NUL characters"),
+        ({"command": ["x" * 131_073]}, "command[0]: must have at most 131072 characters"),
+        ({"command": ["a"] * 1025}, "command: must have at most 1024 entries"),
+        ({"command": [""]}, "command: names no program, which is its first word"),
+        (
+            {"inputs": {"a b": {"value": 1}}},
+            (
+                "inputs.a b: the name must be 1 to 128 letters, digits and any of '_.-', "
+                "beginning with a letter, a digit or '_'"
+            ),
+        ),
+        ({"inputs": {"a": 1}}, 'inputs.a: must be an object with one of its fields, such as {"value": 1}'),
+        (
+            {"inputs": {"a": {"digest": "md5:1"}}},
+            "inputs.a.digest: must be 'sha256:' and 64 hexadecimal digits in lower case",
+        ),
+        (
+            {"inputs": {"a": {"base64": "?"}}},
+            "inputs.a.base64: is not base64: letters, digits, '+', '/', padded with '='",
+        ),
+        (
+            {"limits": {"memory_bytes": "1K"}},
+            "limits.memory_bytes: must be at least 16777216 bytes (16.0 MiB)",
+        ),
+        (
+            {"limits": {"memory_bytes": 1 << 50}},
+            "limits.memory_bytes: must be at most 1099511627776 bytes (1.0 TiB)",
+        ),
+        (
+            {"limits": {"memory_bytes": None}},
+            "limits.memory_bytes: must be a whole number of bytes, or a size such as '512M'",
+        ),
+        ({"limits": {"wall_s": -1}}, "limits.wall_s: must be more than 0 seconds"),
+        ({"limits": {"wall_s": 10**9}}, "limits.wall_s: must be at most 86400 seconds"),
+        (
+            {"limits": {"wall_s": []}},
+            "limits.wall_s: must be a duration such as '90s', or a number of seconds",
+        ),
+        ({"limits": {"processes": 0}}, "limits.processes: must be at least 1"),
+        ({"limits": {"files": 10**9}}, "limits.files: must be at most 4000000"),
+        ({"limits": 5}, "limits: must be a JSON object"),
+        (
+            {"env": "Bad Name"},
+            "env: must be lower-case letters and digits, in parts joined by '-', such as 'base'",
+        ),
+        ({"env": "a" * 65}, "env: must have at most 64 characters"),
+        (
+            {"env_version": "base"},
+            "env_version: must be a name, '-' and 12 hexadecimal digits, as 'praxis env list' shows it",
+        ),
+        ({"provenance": {"labels": {"": "x"}}}, "provenance.labels.'': the name must not be empty"),
+        (
+            {"provenance": {"labels": {"a": "x" * 1025}}},
+            "provenance.labels.a: must have at most 1024 characters",
+        ),
+        ({"network": ["x.org"] * 33}, "network: must have at most 32 entries"),
+        ({"network": [5]}, "network[0]: must be text such as 'data.example.org' or 'data.example.org:8443'"),
+        ({"fresh": 2, "env": 1}, "env: must be text; and 1 more problem"),
+    ],
+)
+def test_a_refusal_says_what_would_be_right_in_our_words(change: dict[str, Any], line: str) -> None:
+    assert refusal(BASE | change) == f"payload.{line}"
+
+
+@settings(max_examples=300)
+@given(payloads(), st.data())
+def test_no_refusal_speaks_pydantic(document: dict[str, Any], data: st.DataObject) -> None:
+    field = data.draw(st.sampled_from([*JobPayload.model_fields]))
+    document[field] = data.draw(
+        json_values | st.dictionaries(st.text(max_size=3), json_values) | st.lists(json_values, max_size=2)
+    )
+
+    try:
+        parse_payload(document)
+    except ValidationError as error:
+        message = str(error)
+    else:
+        return
+    phrases = ("Input should", "should have", "should be", "Dictionary", "Value error")
+    assert not any(phrase in message for phrase in phrases)
+    assert "see the schema" not in message, "a kind of problem without words"
+
+
 @pytest.mark.parametrize("field", ["schema_version", "job_id", "runtime"])
 def test_required_fields_are_enforced(field: str) -> None:
     message = refusal({name: value for name, value in BASE.items() if name != field})

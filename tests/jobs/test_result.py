@@ -1,6 +1,6 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import pytest
@@ -13,6 +13,7 @@ from praxis_sdk.jobs import schemas
 from praxis_sdk.jobs.result import (
     BoundedText,
     FailureCode,
+    FinalStatus,
     JobFailure,
     JobResult,
     JobTimings,
@@ -57,7 +58,7 @@ failures = st.builds(
 
 @st.composite
 def results(draw: st.DrawFn) -> JobResult:
-    status = draw(st.sampled_from(ExecutionStatus))
+    status = draw(st.sampled_from(get_args(FinalStatus)))
     completed = status is ExecutionStatus.COMPLETED
     cancelled = status is ExecutionStatus.CANCELLED
     return JobResult(

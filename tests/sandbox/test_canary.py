@@ -1,7 +1,6 @@
 """The self-attack finds nothing in a whole sandbox, and names what it finds in a broken one."""
 
 import dataclasses
-import time
 
 import pytest
 
@@ -59,20 +58,11 @@ FAULTS = {
 
 async def test_a_whole_sandbox_withstands_the_attack(launcher: Launcher) -> None:
     await canary.check(launcher)
-    durations = []
-    for _ in range(3):
-        started = time.perf_counter()
-        await canary.check(launcher)
-        durations.append(time.perf_counter() - started)
-    assert min(durations) < 0.15
 
 
 async def test_a_child_of_the_zygote_withstands_the_attack() -> None:
     async with launched(dataclasses.replace(ZYGOTE, preload=())) as launcher:
         await canary.check(launcher, zygote=True)
-        started = time.perf_counter()
-        await canary.check(launcher, zygote=True)
-        assert time.perf_counter() - started < 0.15
 
 
 @pytest.mark.parametrize("name", FAULTS)

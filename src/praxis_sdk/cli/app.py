@@ -11,15 +11,26 @@ from typer.core import TyperGroup
 
 from praxis_sdk import __version__
 from praxis_sdk.cli.artifact import artifact
+from praxis_sdk.cli.audit import audit
+from praxis_sdk.cli.batch import batch
+from praxis_sdk.cli.db import db
 from praxis_sdk.cli.doctor import doctor
+from praxis_sdk.cli.ending import cancel, retry
 from praxis_sdk.cli.engines import engines
 from praxis_sdk.cli.env import env
 from praxis_sdk.cli.exec import exec_
+from praxis_sdk.cli.execution import show
+from praxis_sdk.cli.execution_logs import logs
+from praxis_sdk.cli.executions import ps
 from praxis_sdk.cli.jobs import job, jobs
+from praxis_sdk.cli.metrics import metrics
 from praxis_sdk.cli.replay import replay
 from praxis_sdk.cli.run import run
+from praxis_sdk.cli.schedule import schedule
+from praxis_sdk.cli.submit import submit
 from praxis_sdk.cli.tools import tools
 from praxis_sdk.cli.validate import validate
+from praxis_sdk.cli.worker import worker
 from praxis_sdk.errors import ValidationError
 
 
@@ -70,7 +81,7 @@ def praxis(
         raise typer.Exit(ValidationError.exit_status)
 
 
-_TOOLS, _JOBS, _HOST = "Tools", "Jobs", "This host"
+_TOOLS, _JOBS, _QUEUE, _HOST = "Tools", "Jobs", "Queue", "This host"
 _COMMANDS: tuple[tuple[str, str, Callable[..., int]], ...] = (
     ("run", _TOOLS, run),
     ("validate", _TOOLS, validate),
@@ -79,6 +90,14 @@ _COMMANDS: tuple[tuple[str, str, Callable[..., int]], ...] = (
     ("jobs", _JOBS, jobs),
     ("job", _JOBS, job),
     ("replay", _JOBS, replay),
+    ("submit", _QUEUE, submit),
+    ("ps", _QUEUE, ps),
+    ("show", _QUEUE, show),
+    ("logs", _QUEUE, logs),
+    ("cancel", _QUEUE, cancel),
+    ("retry", _QUEUE, retry),
+    ("metrics", _QUEUE, metrics),
+    ("worker", _QUEUE, worker),
     ("engines", _HOST, engines),
     ("doctor", _HOST, doctor),
 )
@@ -87,3 +106,5 @@ for name, heading, command in _COMMANDS:
     app.command(name, rich_help_panel=heading)(command)
 app.add_typer(env, rich_help_panel=_JOBS)
 app.add_typer(artifact, rich_help_panel=_JOBS)
+for group in (batch, schedule, db, audit):
+    app.add_typer(group, rich_help_panel=_QUEUE)

@@ -68,6 +68,10 @@ def exec_(
     artifact_bytes: Annotated[
         str | None, typer.Option(metavar="SIZE", help="All artifacts together.")
     ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", metavar="HOST[:PORT]", help="A host that it may reach; repeatable."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Run it, also where an equal job has a result.")
     ] = False,
@@ -115,6 +119,7 @@ def exec_(
         parameters=param or (),
         limits=limits,
         output=output,
+        network=network or (),
         fresh=fresh,
     )
     streams.reserve_stdout()

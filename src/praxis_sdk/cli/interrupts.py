@@ -22,10 +22,12 @@ class Interrupted(Exception):
 
     Args:
         number: the signal.
+        message: what that means, where it is not the end of all that ran.
     """
 
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(f"cancelled by {number.name}; nothing of it is left running")
+    def __init__(self, number: signal.Signals, message: str = "") -> None:
+        super().__init__(message or f"cancelled by {number.name}; nothing of it is left running")
+        self.number = number
         self.exit_status = 128 + number
 
 

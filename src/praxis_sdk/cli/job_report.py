@@ -13,6 +13,7 @@ from praxis_sdk.units import format_bytes
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobResult
     from praxis_sdk.jobs.artifacts import Artifact
+    from praxis_sdk.jobs.result import NetworkUse
 
 MAX_LINES: Final = 20  # of artifacts in a summary; --json has them all
 _MAX_OUTPUT_CHARS: Final = 200
@@ -70,6 +71,8 @@ def usage_line(result: JobResult) -> str:
         parts.append(f"{usage.cpu_s:.2f} s of processor time")
     if usage.peak_memory_bytes is not None:
         parts.append(f"{format_bytes(usage.peak_memory_bytes)} of memory")
+    if usage.peak_processes is not None and usage.peak_processes > 1:
+        parts.append(f"{usage.peak_processes} processes at once")
     if usage.scratch_bytes is not None:
         parts.append(f"{format_bytes(usage.scratch_bytes)} in {usage.files} files")
     return "used " + (", ".join(parts) or "what nobody could measure")
@@ -99,6 +102,19 @@ def artifact_lines(artifacts: Sequence[Artifact], *, most: int = MAX_LINES) -> I
         yield f"and {len(artifacts) - most} more"
 
 
+def network_lines(uses: Sequence[NetworkUse], *, most: int = MAX_LINES) -> Iterator[str]:
+    """Write each use of the network grant, and each attempt at more, as one line."""
+    for use in uses[:most]:
+        place = f"[{use.host}]:{use.port}" if ":" in use.host else f"{use.host}:{use.port}"
+        if use.allowed:
+            moved = f"{format_bytes(use.sent_bytes)} sent, {format_bytes(use.received_bytes)} received"
+            yield f"network: {place}: {moved}" + (f": {use.reason}" if use.reason else "")
+        else:
+            yield f"network: {place}: refused: {use.reason}"
+    if len(uses) > most:
+        yield f"network: and {len(uses) - most} more"
+
+
 def summary(result: JobResult, served_by: str | None = None) -> Iterator[str]:
     """Say how a job ended, in lines for people, the verdict last."""
     if result.outputs is not None:
@@ -106,6 +122,8 @@ def summary(result: JobResult, served_by: str | None = None) -> Iterator[str]:
     for one in result.rejected_artifacts[:MAX_LINES]:
         yield f"no artifact: {one.name}: {one.reason}"
     yield from artifact_lines(result.artifacts)
+    if not result.from_cache:
+        yield from network_lines(result.network)
     if result.env_version is not None and not result.from_cache and result.timings.run_s is not None:
         yield usage_line(result)
     yield outcome_line(result, served_by)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from praxis_sdk.cli.given import read_pairs
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.ids import new_id
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobPayload
@@ -48,8 +48,9 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "command": "the command",
     "inputs": "--input",
     "parameters": "--param",
+    "network": "--network",
 }
-_PLACE: Final = re.compile(r"payload\.(limits\.\w+|\w+)")
+_PLACE: Final = re.compile(r"payload\.(limits\.\w+|\w+)(?:(?<=network)\[\d+\])?")
 _UNKNOWN_DIGEST: Final = "sha256:" + "0" * 64  # of an input that is not in the store yet
 _LATEX_FORMATS: Final = ("svg", "png", "pdf")
 
@@ -109,6 +110,7 @@ def read_request(
     parameters: Iterable[str],
     limits: Mapping[str, str | int | None],
     output: Path | None,
+    network: Iterable[str] = (),
     fresh: bool,
 ) -> JobRequest:
     """Read what the command line says of a job; files of inputs are only looked at.
@@ -121,6 +123,7 @@ def read_request(
         inputs, json_inputs, parameters: `NAME=...` each.
         limits: by their names in a payload; None where not given.
         output: the file that the only artifact becomes; its suffix says what LaTeX makes.
+        network: the hosts that it may reach, as `HOST` or `HOST:PORT`.
         fresh: run it even where an equal job is known.
 
     Raises:
@@ -140,13 +143,14 @@ def read_request(
     given = {name: _read_parameter(text) for name, text in read_pairs(parameters, "--param").items()}
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "job_id": f"job-{secrets.token_hex(8)}",
+        "job_id": new_id(),
         "runtime": runtime,
         **_work(words, code, runtime),
         **_environment(environment),
         "inputs": values,
         "parameters": _with_format(given, runtime, output),
         "limits": {name: value for name, value in limits.items() if value is not None},
+        "network": list(network),
         "fresh": fresh,
     }
     request = JobRequest(document, files)

@@ -86,18 +86,29 @@ class JobRun:
         return result
 
     async def _run(self, make: Callable[[], Awaitable[JobPayload]]) -> JobResult:
-        executor = self._home.executor()
+        from praxis_sdk.cli.direct import run_directly
+        from praxis_sdk.control.kinds.job import JobKind
+        from praxis_sdk.control.submission import Work
+
+        payload = await make()
+        kind = JobKind(
+            self._home.executor,
+            listen=self._hear if self._show else None,
+            tell=lambda _, line: self.tell(line),
+        )
         try:
-            payload = await make()
-            result = await executor.run(
-                payload, on_output=self._pass_on if self._show else None, on_progress=self.tell
+            result: JobResult = await run_directly(
+                kind, Work(kind.name, payload.to_json(), id=payload.job_id)
             )
         finally:
-            await uninterrupted(executor.close())
+            await uninterrupted(kind.close())
         if result.from_cache and result.dedupe_key is not None:
             origin = self._home.results().equal(result.dedupe_key)
             self.served_by = origin.job_id if origin is not None else None
         return result
+
+    def _hear(self, _: str, stream: Any, data: bytes) -> None:
+        self._pass_on(stream, data)
 
     def _pass_on(self, stream: Any, data: bytes) -> None:
         assert self._live is not None

@@ -106,7 +106,7 @@ def _when(record: Record) -> str:
 
 
 def _account(record: Record) -> Iterator[str]:
-    from praxis_sdk.cli.job_report import artifact_lines, outcome_line, usage_line
+    from praxis_sdk.cli.job_report import artifact_lines, network_lines, outcome_line, usage_line
 
     payload, result = record.payload, record.result
     yield outcome_line(result)
@@ -117,6 +117,8 @@ def _account(record: Record) -> Iterator[str]:
     yield f"limits       {json.dumps(payload.limits.model_dump(mode='json'))}"
     if result.dedupe_key is not None:
         yield f"dedupe key   {result.dedupe_key}"
+    if payload.network:
+        yield f"network      {', '.join(payload.network)}"
     if payload.parameters:
         yield f"parameters   {json.dumps(payload.parameters, ensure_ascii=False)}"
     for name, one in payload.inputs.items():
@@ -131,6 +133,10 @@ def _account(record: Record) -> Iterator[str]:
         yield from _section(
             "failure", f"{result.failure.category} {result.failure.code}: {result.failure.message}"
         )
+    uses = (
+        line.removeprefix("network: ") for line in network_lines(result.network, most=len(result.network))
+    )
+    yield from _section("network", "\n".join(uses))
     yield from _section("artifacts", "\n".join(artifact_lines(result.artifacts, most=len(result.artifacts))))
     rejected = (f"{one.name}: {one.reason}" for one in result.rejected_artifacts)
     yield from _section("left behind, and no artifact", "\n".join(rejected))

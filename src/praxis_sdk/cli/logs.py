@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 _VARIABLE: Final = "PRAXIS_LOG"
 
 
-def configure(*, verbose: bool = False) -> None:
+def configure(*, verbose: bool = False, unset: str = "") -> None:
     """Set up structlog and the standard library's logging for this process.
 
     Args:
         verbose: show everything; otherwise `PRAXIS_LOG` says what is shown.
+        unset: what counts where `PRAXIS_LOG` says nothing.
 
     Raises:
         ValidationError: `PRAXIS_LOG` has a value that is not known.
     """
-    form = os.environ.get(_VARIABLE, "").strip().lower()
+    form = os.environ.get(_VARIABLE, "").strip().lower() or unset
     if form not in ("", "text", "json"):
         raise ValidationError(
             f"{_VARIABLE}: {form[:40]!r} is not a form of logging", remedy="use 'json' or 'text'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,6 +10,7 @@ import typer
 
 from praxis_sdk.cli.streams import Streams
 from praxis_sdk.errors import PlatformError
+from praxis_sdk.ids import new_id
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobPayload, JobResult
@@ -112,7 +112,7 @@ def _refused(before: JobResult, after: JobResult) -> bool:
 
 def _again(payload: JobPayload, result: JobResult) -> JobPayload:
     """Return the same job under another id, to be run anew in the very environment that ran it."""
-    update: dict[str, object] = {"job_id": f"job-{secrets.token_hex(8)}", "fresh": True}
+    update: dict[str, object] = {"job_id": new_id(), "fresh": True}
     if result.env_version is not None:
         update["env_version"] = result.env_version
     return payload.model_copy(update=update)

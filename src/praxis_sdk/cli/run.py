@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -151,25 +151,38 @@ class _ToolRun:
         return outcome
 
     async def _run(self) -> ToolOutcome:
+        from praxis_sdk.cli.direct import run_directly
         from praxis_sdk.cli.interrupts import uninterrupted
+        from praxis_sdk.control.kinds.tool import ToolKind
+        from praxis_sdk.control.submission import Work
         from praxis_sdk.execution.engine import builtin_engines
-        from praxis_sdk.execution.runner import ToolRunner
 
         request = self._request
-        context = replace(request.context, on_progress=self._tell_progress)
-        if not request.as_json:
-            context = replace(context, on_output=self._pass_on)
-        registry = builtin_engines()
+        kind = ToolKind(
+            builtin_engines,
+            listen=None if request.as_json else self._hear,
+            tell=lambda _, line: self._tell_progress(line),
+        )
+        asked = {
+            "contract": request.loaded.contract.model_dump(mode="json", exclude_none=True),
+            "args": dict(request.args),
+            "engine": request.engine,
+            "trusted": request.trusted,
+            "workspace": str(request.context.workspace),
+            "timeout": request.context.timeout_s,
+        }
         try:
-            return await ToolRunner(registry).run(
-                request.loaded.contract, request.args, context, engine=request.engine, trusted=request.trusted
-            )
+            outcome: ToolOutcome = await run_directly(kind, Work(kind.name, asked))
         finally:
             try:
-                await uninterrupted(registry.cleanup_all())
+                await uninterrupted(kind.close())
             except ExceptionGroup as group:  # the run itself is over, and its result stands
                 for error in group.exceptions:
                     self.doubts.append(f"clean-up: {error}")
+        return outcome
+
+    def _hear(self, _: str, stream: Any, data: bytes) -> None:
+        self._pass_on(stream, data)
 
     def _tell_progress(self, line: str) -> None:
         self._told.add(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ class RunContext:
         timeout_s: wall-clock limit in seconds; replaces the contract's.
         on_output: called with each piece of output as it arrives.
         on_progress: called with a line for people when a slow step begins (pulling an image).
+        terminating: when it is set, the tool is asked to end (SIGTERM); cancelling the run kills it.
     """
 
     execution_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -36,6 +38,7 @@ class RunContext:
     timeout_s: float | None = None
     on_output: OutputListener | None = None
     on_progress: ProgressListener | None = None
+    terminating: asyncio.Event | None = None
 
     def __post_init__(self) -> None:
         if not _EXECUTION_ID.fullmatch(self.execution_id):

@@ -19,6 +19,7 @@ from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import OutputListener
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.jobs import harness, strict_json
+from praxis_sdk.jobs.adapters.base import NOT_A_FILE
 from praxis_sdk.jobs.egress import EgressProxy, proxy_variables
 from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
 from praxis_sdk.jobs.payload import MAX_DOCUMENT_DEPTH
@@ -29,6 +30,8 @@ _RESULT: Final = (harness.RESULT_FOLDER, harness.RESULT_FILE)
 _T = TypeVar("_T")
 PROXY_PORT: Final = 3128  # of the loopback device of the sandbox, where nothing else listens
 _KILL_BOUND_S: Final = 30.0
+_NOT_GONE: Final = f"a sandbox was neither made nor gone within {_KILL_BOUND_S:g} s"
+_AT_ONCE_BYTES: Final = 64 << 10  # a result that is read and understood sooner than a thread is called
 _ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it escaped
 
 
@@ -41,7 +44,7 @@ class Ended:
         limit: the limit that ended it, whoever enforced it.
         timed_out: the wall clock ended it.
         capture: what it wrote.
-        result: the harness's result; None where there is none or it is damaged.
+        result: the JSON value of the result file; None where there is none or it is damaged.
         result_too_long: the result exceeded its limit.
         result_problem: why what was left as a result is none; "" where nothing is wrong with it.
     """
@@ -50,7 +53,7 @@ class Ended:
     limit: LimitName | None
     timed_out: bool
     capture: OutputCapture
-    result: Mapping[str, Any] | None = None
+    result: Any = None
     result_too_long: bool = False
     result_problem: str = ""
 
@@ -67,27 +70,31 @@ class Attempt:
         limits: what the work may use.
         listener: called with each piece of output as it arrives.
         egress: serves the network grant on a listening socket of the sandbox; None for no network.
+        terminating: once it is set the work is asked to end (SIGTERM), and may take its time; None for never.
     """
 
     launcher: Launcher
     limits: JobLimits
     listener: OutputListener | None = None
     egress: Egress | None = None
+    terminating: asyncio.Event | None = None
     _served: EgressProxy | None = None
     _sandbox: Sandbox | None = None
+    _ended: bool = False
     _readers: list[PipeReader] = field(default_factory=list)
-    _proxy: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    _proxy: contextlib.AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            if self._sandbox is not None:
+            if self._sandbox is not None and not self._ended:
                 self._sandbox.kill()
                 await asyncio.shield(_bounded(self._sandbox.wait()))
         finally:
-            await self._proxy.aclose()
+            if self._proxy is not None:
+                await self._proxy.aclose()
             if self._sandbox is not None:
                 self._sandbox.close()
             for reader in self._readers:
@@ -111,6 +118,7 @@ class Attempt:
         assert self._sandbox is not None
         if self.egress is not None:
             listening = os.dup(self._sandbox.listener_fd)
+            self._proxy = contextlib.AsyncExitStack()
             self._served = await self._proxy.enter_async_context(self.egress(listening))
         exit_, timed_out = await self._until_end(self._sandbox, capture)
         limit = LIMIT_OF_KILL.get(exit_.killed_by) if exit_.killed_by else None
@@ -121,9 +129,7 @@ class Attempt:
         elif capture.overflow.done():
             over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
             limit = LimitName.STDOUT if over else LimitName.STDERR
-        # A descriptor of its own for the thread: whoever is cancelled closes the other one.
-        folder_fd = os.dup(self.outputs.fd)
-        result, too_long, problem = await asyncio.to_thread(self._read_result, folder_fd)
+        result, too_long, problem = await self._read_result()
         return Ended(exit_, limit, timed_out, capture, result, too_long, problem)
 
     @property
@@ -169,63 +175,110 @@ class Attempt:
                 os.close(writer)
 
     async def _until_end(self, sandbox: Sandbox, capture: OutputCapture) -> tuple[SandboxExit, bool]:
-        ending = asyncio.ensure_future(sandbox.wait())
+        """Wait for the end, and bring it about when the time is up or a stream is too long."""
+        loop = asyncio.get_running_loop()
+        timed_out = False
         try:
-            events: set[asyncio.Future[Any]] = {ending, capture.overflow}
-            await asyncio.wait(events, timeout=self.limits.wall_s, return_when=asyncio.FIRST_COMPLETED)
-            timed_out = not ending.done() and not capture.overflow.done()
-            if not ending.done():
-                sandbox.kill()
-            exit_ = await _bounded(asyncio.shield(ending))
-            for reader in self._readers:
-                await reader.wait()
-            return exit_, timed_out
-        finally:
-            ending.cancel()
+            async with asyncio.timeout(None) as bound:
 
-    def _read_result(self, folder_fd: int) -> tuple[Mapping[str, Any] | None, bool, str]:
-        """Read the result file the way one opens what a stranger left: by descriptor, following nothing.
+                def end(_: object = None) -> None:
+                    sandbox.kill()
+                    if bound.when() is None:
+                        bound.reschedule(loop.time() + _KILL_BOUND_S)
+
+                def expire() -> None:
+                    nonlocal timed_out
+                    timed_out = not capture.overflow.done()
+                    end()
+
+                # Callbacks and no tasks: most jobs end by themselves, and a task costs more than their order does.
+                timer = loop.call_later(self.limits.wall_s, expire)
+                capture.overflow.add_done_callback(end)
+                asking = self.terminating and asyncio.ensure_future(_ask(sandbox, self.terminating))
+                try:
+                    exit_ = await sandbox.wait()
+                finally:
+                    timer.cancel()
+                    if asking:
+                        asking.cancel()
+                    capture.overflow.remove_done_callback(end)
+        except TimeoutError as error:
+            raise PlatformError(_NOT_GONE) from error
+        self._ended = True
+        for reader in self._readers:
+            await reader.wait()
+        return exit_, timed_out
+
+    async def _read_result(self) -> tuple[Any, bool, str]:
+        """Read the result file; nobody is left who could change it.
 
         Returns:
             The result, whether it is too long, and what else is wrong with it.
         """
         most = self.limits.outputs_bytes * _ESCAPES + harness.MAX_TRACEBACK_CHARS * _ESCAPES + (64 << 10)
         try:
-            data = _read_below(folder_fd, _RESULT, most + 1)
-        finally:
-            os.close(folder_fd)
-        if data is None:
+            file_fd = _open_below(self.outputs.fd, _RESULT)
+        except _NoRegularFile:
+            return None, False, NOT_A_FILE
+        if file_fd is None:
             return None, False, ""
-        if len(data) > most:
-            return None, True, ""
-        try:
-            document = strict_json.parse(data, max_bytes=most, max_depth=MAX_DOCUMENT_DEPTH)
-        except strict_json.UnsoundJson as error:
-            return None, False, str(error)
-        return (document, False, "") if isinstance(document, dict) else (None, False, "not a JSON object")
+        if os.fstat(file_fd).st_size <= _AT_ONCE_BYTES:
+            return _understood(file_fd, most)
+        return await asyncio.to_thread(_understood, file_fd, most)
 
 
-def _read_below(folder_fd: int, path: tuple[str, str], max_bytes: int) -> bytes | None:
-    """Return the start of a regular file in a folder of a folder; None where there is none."""
+async def _ask(sandbox: Sandbox, terminating: asyncio.Event) -> None:
+    """Ask a sandbox to end as soon as somebody wants that."""
+    await terminating.wait()
+    sandbox.terminate()
+
+
+class _NoRegularFile(Exception):
+    """Something else is where a file should be: a link, a folder, a fifo."""
+
+
+def _open_below(folder_fd: int, path: tuple[str, str]) -> int | None:
+    """Open a file in a folder of a folder the way one opens what a stranger left: following nothing, never waiting.
+
+    Returns:
+        A descriptor, which is the caller's; None where there is nothing.
+
+    Raises:
+        _NoRegularFile: there is something else.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     folder, name = path
+    inner_fd = file_fd = -1
     try:
         inner_fd = os.open(folder, flags | os.O_DIRECTORY, dir_fd=folder_fd)
-    except OSError:
-        return None
-    try:
         file_fd = os.open(name, flags, dir_fd=inner_fd)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:  # a link, a socket, a file that not even its owner may read
+        raise _NoRegularFile from error
     finally:
-        os.close(inner_fd)
+        if inner_fd >= 0:
+            os.close(inner_fd)
+    if not stat.S_ISREG(os.fstat(file_fd).st_mode):  # a folder or a fifo can be opened, too
+        os.close(file_fd)
+        raise _NoRegularFile
+    return file_fd
+
+
+def _understood(file_fd: int, most: int) -> tuple[Any, bool, str]:
+    """Read an open result of at most so many bytes, and close it; returns what `_read_result` does."""
     try:
-        if not stat.S_ISREG(os.fstat(file_fd).st_mode):  # a folder or a fifo can be opened, too
-            return None
-        with open(file_fd, "rb", closefd=False) as file:
-            return file.read(max_bytes)
+        data = b""
+        while len(data) <= most and (piece := os.read(file_fd, most + 1 - len(data))):
+            data = data + piece if data else piece
     finally:
         os.close(file_fd)
+    if len(data) > most:
+        return None, True, ""
+    try:
+        return strict_json.parse(data, max_bytes=most, max_depth=MAX_DOCUMENT_DEPTH), False, ""
+    except strict_json.UnsoundJson as error:
+        return None, False, str(error)
 
 
 async def _bounded(ending: Awaitable[_T]) -> _T:
@@ -233,4 +286,4 @@ async def _bounded(ending: Awaitable[_T]) -> _T:
     try:
         return await asyncio.wait_for(ending, _KILL_BOUND_S)
     except TimeoutError as error:
-        raise PlatformError(f"a sandbox was neither made nor gone within {_KILL_BOUND_S:g} s") from error
+        raise PlatformError(_NOT_GONE) from error

@@ -31,13 +31,13 @@ KEY_FORMAT: Final = "praxis-job-1"
 
 
 def dedupe_key(
-    payload: JobPayload, input_digests: Mapping[str, str], env_version: str, adapter_version: str = ""
+    payload: JobPayload, input_digests: Mapping[str, str] | None, env_version: str, adapter_version: str = ""
 ) -> str:
     """Return the key of a job: 64 hexadecimal digits.
 
     Args:
         payload: the job.
-        input_digests: 'sha256:...' of every input by name, as staged (`payload.input_digests()`).
+        input_digests: 'sha256:...' of every input by name, as staged; None where the payload's own count.
         env_version: the environment that will run it, whether or not the payload pins one.
         adapter_version: version of the runtime adapter.
 
@@ -45,11 +45,13 @@ def dedupe_key(
         ValidationError: the digests are not those of this payload's inputs.
     """
     expected = payload.input_digests()
-    for name in sorted(expected.keys() | input_digests.keys()):
-        if expected.get(name) != input_digests.get(name):
+    staged = expected if input_digests is None else input_digests
+    for name in sorted(expected.keys() | staged.keys()):
+        if expected.get(name) != staged.get(name):
             raise ValidationError(f"payload.inputs.{name}: the content is not what the payload declares")
     document = _identity(payload, expected, env_version, adapter_version)
-    return hashlib.sha256(strict_json.canonical(document)).hexdigest()
+    # Every part of it is either made here or was checked when the payload was read.
+    return hashlib.sha256(strict_json.canonical(document, checked=True)).hexdigest()
 
 
 def _identity(
@@ -71,6 +73,6 @@ def _identity(
             name: {"kind": one.kind, "digest": input_digests[name]} for name, one in payload.inputs.items()
         },
         "parameters": payload.parameters,
-        "limits": payload.limits.model_dump(mode="json"),
+        "limits": payload.limits.model_dump(),
         "network": payload.network,
     }

@@ -26,8 +26,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.jobs import environment_build as steps
 from praxis_sdk.jobs import environment_content as content
@@ -40,10 +38,11 @@ from praxis_sdk.jobs.environment_definition import (
     shipped_definitions,
 )
 from praxis_sdk.jobs.environment_record import Environment, Package, is_system_path, variables_at
+from praxis_sdk.log import get_logger
 
 __all__ = ["Environment", "EnvironmentInUse", "EnvironmentMissing", "EnvironmentStore", "Package"]
 
-log: Final = structlog.get_logger(__name__)
+log: Final = get_logger("praxis.environments")
 
 _STAGING: Final = ".building-"
 _REMOVED: Final = ".removed-"

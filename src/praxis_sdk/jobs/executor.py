@@ -10,14 +10,13 @@ its output, its traceback and nothing else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from io import FileIO
 
 import praxis_sdk
 from praxis_sdk.errors import ValidationError
@@ -39,6 +38,7 @@ from praxis_sdk.jobs.dedupe import dedupe_key
 from praxis_sdk.jobs.egress import EgressPolicy, egress_for
 from praxis_sdk.jobs.egress.resolving import Resolve
 from praxis_sdk.jobs.environments import Environment, EnvironmentMissing, EnvironmentStore
+from praxis_sdk.jobs.order import write_order
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import (
     BoundedText,
@@ -47,6 +47,7 @@ from praxis_sdk.jobs.result import (
     JobResult,
     JobTimings,
     JobUsage,
+    NetworkUse,
     RejectedArtifact,
 )
 from praxis_sdk.jobs.results import ResultStore
@@ -136,6 +137,8 @@ class JobExecutor:
         *,
         on_output: OutputListener | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
+        terminating: asyncio.Event | None = None,
+        counts: Callable[[], bool] = lambda: True,
     ) -> JobResult:
         """Run one job, or take the stored result of an equal one, and keep the result.
 
@@ -143,14 +146,19 @@ class JobExecutor:
             payload: the job.
             on_output: called with each piece of its output as it arrives.
             on_progress: called with a line when a slow step begins.
+            terminating: once it is set the job is asked to end (SIGTERM), and may take its time.
+            counts: asked at the end; a result that does not count, say of a cancelled job, is not kept.
 
         Raises:
             PlatformError: the platform failed.
         """
         events = log.bind(job_id=payload.job_id, runtime=payload.runtime)
         events.info("job.status", status="running")
-        result = await self.execute(payload, on_output=on_output, on_progress=on_progress)
-        await self.keep(payload, result)
+        result = await self.execute(
+            payload, on_output=on_output, on_progress=on_progress, terminating=terminating
+        )
+        if counts():
+            await self.keep(payload, result)
         events.info(
             "job.status",
             status=str(result.status),
@@ -158,7 +166,7 @@ class JobExecutor:
             code=result.failure.code if result.failure else None,
             env_version=result.env_version,
             from_cache=result.from_cache,
-            **result.usage.model_dump(exclude_none=True),
+            **{name: value for name, value in vars(result.usage).items() if value is not None},
         )
         return result
 
@@ -168,12 +176,23 @@ class JobExecutor:
         *,
         on_output: OutputListener | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
+        terminating: asyncio.Event | None = None,
     ) -> JobResult:
         """Do as `run` does, and leave it to the caller whether the result counts.
 
         When this returns or raises, also when it is cancelled, the job's sandbox is dead.
+
+        Args:
+            payload: the job.
+            on_output: called with each piece of its output as it arrives.
+            on_progress: called with a line when a slow step begins.
+            terminating: once it is set the job is asked to end (SIGTERM), and may take its time.
+
+        Raises:
+            PlatformError: the platform failed.
         """
-        return await self._result(payload, _Clock(self._now(), time.monotonic()), on_output, on_progress)
+        began = _Clock(self._now(), time.monotonic())
+        return await self._result(payload, began, on_output, on_progress, terminating)
 
     async def keep(self, payload: JobPayload, result: JobResult) -> None:
         """Keep a result that counts; durable when this returns.
@@ -181,7 +200,7 @@ class JobExecutor:
         Raises:
             StoreUnavailable: it cannot be written.
         """
-        await asyncio.to_thread(self._results.put, payload, result)
+        await self._results.keep(payload, result)
 
     async def _result(
         self,
@@ -189,6 +208,7 @@ class JobExecutor:
         began: _Clock,
         on_output: OutputListener | None,
         on_progress: Callable[[str], None],
+        terminating: asyncio.Event | None,
     ) -> JobResult:
         environment: Environment | None = None
         key: str | None = None
@@ -196,12 +216,17 @@ class JobExecutor:
             adapter = _adapter(payload)
             station = await self._station(payload, on_progress)
             environment = station.environment
-            key = dedupe_key(payload, payload.input_digests(), environment.env_version, adapter.version)
-            known = None if payload.fresh else await asyncio.to_thread(self._results.equal, key)
+            key = dedupe_key(payload, None, environment.env_version, adapter.version)
+            known = None
+            if not payload.fresh and self._results.may_have_equal(key):
+                known = await asyncio.to_thread(self._results.equal, key)
             if known is not None and await self._still_there(known):
                 return known.served_from_cache(payload.job_id, began.queued_at)
             work = _prepare(adapter, payload, environment)
-            return await self._run(payload, adapter, station, work, key, began, on_output)
+            try:
+                return await self._run(payload, adapter, station, work, key, began, on_output, terminating)
+            finally:
+                adapter.cleanup()
         except _Refused as refusal:
             return JobResult(
                 job_id=payload.job_id,
@@ -226,12 +251,12 @@ class JobExecutor:
         key: str,
         began: _Clock,
         on_output: OutputListener | None,
+        terminating: asyncio.Event | None,
     ) -> JobResult:
         ended: Ended | None = None
-        async with (
-            _cleaned(adapter),
-            Attempt(station.launcher, payload.limits, on_output, self._egress_of(payload)) as attempt,
-        ):
+        async with Attempt(
+            station.launcher, payload.limits, on_output, self._egress_of(payload), terminating
+        ) as attempt:
 
             async def run(wanted: Work) -> Report:
                 nonlocal ended
@@ -253,19 +278,25 @@ class JobExecutor:
                 collection = await _collected(outputs, _artifact_limits(payload), ignored)
                 artifacts = await upload(collection, outputs, self._artifacts)
             usage = _usage(ended, artifacts, findings, attempt)
-        result = _judge(
-            payload, station.environment, key, began, ended, findings, collection, artifacts, usage
+        return _judge(
+            payload,
+            station.environment,
+            key,
+            began,
+            ended,
+            findings,
+            collection,
+            artifacts,
+            usage,
+            attempt.uses,
         )
-        return result.model_copy(update={"network": tuple(attempt.uses)})
 
     def _egress_of(self, payload: JobPayload) -> Egress | None:
         if not payload.network:
             return None
         return lambda listening: egress_for(payload, listening, self._egress, resolve=self._resolve)
 
-    async def _order(self, payload: JobPayload, work: Work, key: str) -> Any:
-        from praxis_sdk.jobs.order import write_order
-
+    async def _order(self, payload: JobPayload, work: Work, key: str) -> FileIO:
         try:
             return await write_order(
                 work, seed=int(key[:12], 16), store=self._artifacts, max_bytes=payload.limits.scratch_bytes
@@ -295,14 +326,6 @@ class JobExecutor:
     async def _still_there(self, result: JobResult) -> bool:
         found = [await self._artifacts.stat(artifact.digest) for artifact in result.artifacts]
         return all(found)
-
-
-@contextlib.asynccontextmanager
-async def _cleaned(adapter: RuntimeAdapter) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        adapter.cleanup()
 
 
 def _adapter(payload: JobPayload) -> RuntimeAdapter:
@@ -380,6 +403,7 @@ def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, at
         wall_s=ended.exit.usage.wall_seconds,
         cpu_s=ended.exit.usage.cpu_seconds,
         peak_memory_bytes=ended.exit.usage.peak_memory_bytes,
+        peak_processes=ended.exit.usage.peak_processes,
         largest_file_bytes=max((artifact.size_bytes for artifact in artifacts), default=0),
         files=space.f_files - space.f_ffree,
         scratch_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
@@ -401,6 +425,7 @@ def _judge(
     collection: Collection,
     artifacts: tuple[Artifact, ...],
     usage: JobUsage,
+    network: tuple[NetworkUse, ...],
 ) -> JobResult:
     """Decide what the end means (DESIGN, table of failures)."""
     limit, failure = failure_of(payload, ended, findings, collection, usage)
@@ -432,4 +457,5 @@ def _judge(
         executor_version=praxis_sdk.__version__,
         timings=began.timings(),
         dedupe_key=key,
+        network=network,
     )

@@ -33,7 +33,9 @@ def _read_size(value: object) -> object:
         if not re.fullmatch(_SIZE_PATTERN, value, re.ASCII):
             raise ValueError("is not a size; write for example '512M' or a number of bytes")
         return parse_bytes(value)
-    return _read_count(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise ValueError("must be a whole number of bytes, or a size such as '512M'")
+    return int(value)
 
 
 def _read_seconds(value: object) -> object:

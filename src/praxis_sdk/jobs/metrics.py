@@ -1,16 +1,14 @@
-"""What a worker counts, and the page that Prometheus reads.
+"""What is counted of jobs, for the page that Prometheus reads.
 
-`JobMetrics` is what the worker tells; `SilentMetrics` listens to nobody, `PrometheusMetrics` counts. Labels are
-statuses, categories and phases, which are few, and versions of environments, of which the first so many are told
-apart: a label never takes as many values as there are jobs, users or hosts.
+Labels are statuses, categories and phases, which are few, and versions of environments, of which the first so many
+are told apart: a label never takes as many values as there are jobs, users or hosts.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from praxis_sdk.errors import MissingExtra
-from praxis_sdk.jobs.queue import QueueCounts
 from praxis_sdk.jobs.result import JobResult
 
 MAX_ENV_VERSIONS: Final = 50
@@ -19,78 +17,43 @@ NONE: Final = "none"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _DURATIONS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
-_PHASES: Final = ("queue", "prepare", "run", "collect")
-_DISCARDS: Final = frozenset({"late", "lease_lost"})
+_PHASES: Final = ("prepare", "run", "collect")
 
 
-class JobMetrics(Protocol):
-    """What a worker tells as it goes."""
+def prometheus_client() -> Any:
+    """Return the library, which is imported when it is first used.
 
-    def slots(self, count: int) -> None:
-        """Tell how many jobs may run at once."""
-
-    def queue(self, counts: QueueCounts) -> None:
-        """Tell how full the queue is."""
-
-    def started(self, queue_s: float) -> None:
-        """Tell that a job was claimed, after so many seconds in the queue."""
-
-    def stopped(self) -> None:
-        """Tell that a job is no longer worked on, whatever became of it."""
-
-    def ended(self, result: JobResult) -> None:
-        """Tell an end that the queue accepted."""
-
-    def discarded(self, reason: str) -> None:
-        """Tell that a result came to nothing: 'late' or 'lease_lost'."""
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import prometheus_client as library
+    except ImportError as error:
+        raise MissingExtra("prometheus_client", "jobs") from error
+    return library
 
 
-class SilentMetrics:
-    """Counts nothing."""
-
-    def slots(self, count: int) -> None:
-        """Do nothing."""
-
-    def queue(self, counts: QueueCounts) -> None:
-        """Do nothing."""
-
-    def started(self, queue_s: float) -> None:
-        """Do nothing."""
-
-    def stopped(self) -> None:
-        """Do nothing."""
-
-    def ended(self, result: JobResult) -> None:
-        """Do nothing."""
-
-    def discarded(self, reason: str) -> None:
-        """Do nothing."""
-
-
-class PrometheusMetrics:
-    """Counts for Prometheus, in a registry of its own.
+class JobMetrics:
+    """Counts jobs for Prometheus.
 
     Args:
+        registry: where the counters are registered; None: in one of its own.
         max_env_versions: how many versions of environments are told apart; the rest is 'other'.
 
     Raises:
         MissingExtra: the library is not installed.
     """
 
-    def __init__(self, *, max_env_versions: int = MAX_ENV_VERSIONS) -> None:
-        try:
-            import prometheus_client as prometheus
-        except ImportError as error:
-            raise MissingExtra("prometheus_client", "jobs") from error
-        self._library: Any = prometheus
+    def __init__(self, registry: Any = None, *, max_env_versions: int = MAX_ENV_VERSIONS) -> None:
+        prometheus = self._library = prometheus_client()
         self._env_versions: set[str] = set()
         self._max_env_versions = max_env_versions
-        self._registry = prometheus.CollectorRegistry()
+        self._registry = registry if registry is not None else prometheus.CollectorRegistry()
 
         def made(kind: Any, name: str, help_: str, labels: tuple[str, ...] = (), **options: Any) -> Any:
             return kind(name, help_, labels, registry=self._registry, **options)
 
-        counter, gauge, histogram = prometheus.Counter, prometheus.Gauge, prometheus.Histogram
+        counter, histogram = prometheus.Counter, prometheus.Histogram
         of = ("status", "category", "env_version")
         self._jobs = made(counter, "praxis_jobs", "Jobs that ended.", of)
         self._phases = made(
@@ -100,49 +63,24 @@ class PrometheusMetrics:
             ("phase",),
             buckets=_DURATIONS_S,
         )
-        self._running = made(gauge, "praxis_jobs_running", "Jobs that run now.")
-        self._slots = made(gauge, "praxis_worker_slots", "Jobs that may run at once.")
-        self._queued = made(gauge, "praxis_queue_depth", "Jobs that wait in the queue.")
-        self._held = made(gauge, "praxis_queue_claimed", "Jobs that workers hold, here and elsewhere.")
         self._sandboxes = made(counter, "praxis_sandbox_starts", "Sandboxes in which work was started.")
         self._artifacts = made(counter, "praxis_artifacts", "Artifacts that jobs left behind.")
         self._artifact_bytes = made(counter, "praxis_artifact_bytes", "Their bytes.")
         self._cpu = made(counter, "praxis_job_cpu_seconds", "Processor time of jobs.")
         self._cached = made(counter, "praxis_job_cache_hits", "Jobs answered by the result of an equal one.")
-        self._discarded = made(
-            counter, "praxis_job_results_discarded", "Results that came to nothing.", ("reason",)
-        )
         self._network = made(
             counter, "praxis_job_network_bytes", "Bytes that jobs exchanged with hosts.", ("direction",)
         )
         self._refused = made(counter, "praxis_job_network_refusals", "Uses of the network that were refused.")
 
-    def slots(self, count: int) -> None:
-        """Tell how many jobs may run at once."""
-        self._slots.set(count)
-
-    def queue(self, counts: QueueCounts) -> None:
-        """Tell how full the queue is."""
-        self._queued.set(counts.queued)
-        self._held.set(counts.running)
-
-    def started(self, queue_s: float) -> None:
-        """Tell that a job was claimed, after so many seconds in the queue."""
-        self._running.inc()
-        self._phases.labels("queue").observe(queue_s)
-
-    def stopped(self) -> None:
-        """Tell that a job is no longer worked on, whatever became of it."""
-        self._running.dec()
-
     def ended(self, result: JobResult) -> None:
-        """Tell an end that the queue accepted."""
+        """Tell a job that ended."""
         category = str(result.failure.category) if result.failure else NONE
         self._jobs.labels(str(result.status), category, self._env_version(result.env_version)).inc()
         if result.from_cache:
             self._cached.inc()
             return  # the rest is the account of the job that ran
-        for phase in _PHASES[1:]:
+        for phase in _PHASES:
             seconds = getattr(result.timings, f"{phase}_s")
             if seconds is not None:
                 self._phases.labels(phase).observe(seconds)
@@ -155,10 +93,6 @@ class PrometheusMetrics:
             self._network.labels("sent").inc(use.sent_bytes)
             self._network.labels("received").inc(use.received_bytes)
             self._refused.inc(not use.allowed)
-
-    def discarded(self, reason: str) -> None:
-        """Tell that a result came to nothing."""
-        self._discarded.labels(reason if reason in _DISCARDS else OTHER).inc()
 
     def render(self) -> bytes:
         """Return the page, in the text format of Prometheus (`CONTENT_TYPE`)."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from typing import IO, Any, Final
+from io import FileIO
+from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Work, WorkFile
@@ -19,7 +20,7 @@ IN_MEMORY_BYTES: Final = 4 << 20  # a larger order is a temporary file on disk
 _PRIVATE, _EXECUTABLE = 0o644, 0o755
 
 
-async def write_order(work: Work, *, seed: int, store: ArtifactStore, max_bytes: int) -> IO[bytes]:
+async def write_order(work: Work, *, seed: int, store: ArtifactStore, max_bytes: int) -> FileIO:
     """Write an order.
 
     Args:
@@ -54,14 +55,13 @@ async def write_order(work: Work, *, seed: int, store: ArtifactStore, max_bytes:
     encoded = json.dumps(header, separators=(",", ":")).encode()
     order = _anonymous(len(encoded) + sum(sizes))
     try:
-        order.write(len(encoded).to_bytes(8, "big") + encoded)
+        _write(order, len(encoded).to_bytes(8, "big") + encoded)
         for file in work.files:
             if isinstance(file.content, bytes):
-                order.write(file.content)
+                _write(order, file.content)
             else:
                 async for chunk in store.stream(file.content):
-                    order.write(chunk)
-        order.flush()
+                    _write(order, chunk)
         order.seek(0)
     except BaseException:
         order.close()
@@ -78,7 +78,16 @@ async def _size(file: WorkFile, store: ArtifactStore) -> int:
     return found.size_bytes
 
 
-def _anonymous(size_bytes: int) -> IO[bytes]:
+def _anonymous(size_bytes: int) -> FileIO:
+    """Make a file without a name; written in large pieces, so it needs no buffer."""
     if size_bytes <= IN_MEMORY_BYTES:
-        return open(os.memfd_create("praxis-order", os.MFD_CLOEXEC), "w+b")
-    return tempfile.TemporaryFile("w+b")
+        return FileIO(os.memfd_create("praxis-order", os.MFD_CLOEXEC), "r+")
+    descriptor, path = tempfile.mkstemp(prefix="praxis-order-")
+    os.unlink(path)
+    return FileIO(descriptor, "r+")
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]

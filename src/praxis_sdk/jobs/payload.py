@@ -29,12 +29,24 @@ from pydantic import (
 )
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.problems import field_name, one_line
+from praxis_sdk.execution.problems import field_name
 from praxis_sdk.jobs import strict_json
 from praxis_sdk.jobs.limits import JobLimits, JobPart
 from praxis_sdk.jobs.network import HOST_PATTERN, MAX_HOSTS, NetworkHost, parse_host
+from praxis_sdk.jobs.wording import (
+    DIGEST_PATTERN,
+    ENVIRONMENT_PATTERN,
+    ENVIRONMENT_VERSION_PATTERN,
+    INPUT_NAME_PATTERN,
+    JOB_ID_PATTERN,
+    MAJOR,
+    NO_NUL_PATTERN,
+    RUNTIME_PATTERN,
+    SCHEMA_VERSION_PATTERN,
+    first_problem,
+)
 
-SCHEMA_MAJOR: Final = 1
+SCHEMA_MAJOR: Final = MAJOR
 SCHEMA_VERSION: Final = "1.0"
 
 MAX_PAYLOAD_BYTES: Final = 16 << 20
@@ -50,13 +62,11 @@ MAX_ARGUMENT_BYTES: Final = 128 << 10
 MAX_COMMAND_BYTES: Final = 1 << 20
 MAX_LABELS: Final = 64
 
-DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
 COMMAND_RUNTIME: Final = "command"
 
 _PATH_PART: Final = r"[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]"
 _PATH_PATTERN: Final = rf"^(?!\.{{1,2}}(/|$))({_PATH_PART}+/(?!\.{{1,2}}(/|$)))*{_PATH_PART}+$"
 _BASE64_PATTERN: Final = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-_NO_NUL: Final = r"^[^\x00]*$"
 _MAX_PATH_BYTES: Final = 1024
 _MAX_PART_BYTES: Final = 255
 _MAX_PATH_PARTS: Final = 16
@@ -86,7 +96,7 @@ def _check_base64(value: object) -> object:
         try:
             base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ValueError("is not base64") from error
+            raise ValueError("is not base64: letters, digits, '+', '/', padded with '='") from error
     return value
 
 
@@ -94,12 +104,6 @@ def _check_host(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("must be text such as 'data.example.org' or 'data.example.org:8443'")
     return str(parse_host(value))
-
-
-def _no_nul(value: object) -> object:
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("holds a NUL character")
-    return value
 
 
 def _text_schema(**schema: Any) -> WithJsonSchema:
@@ -120,17 +124,15 @@ RelativePath = Annotated[
     BeforeValidator(_check_path),
     _text_schema(pattern=_PATH_PATTERN, maxLength=_MAX_PATH_BYTES),
 ]
-InputName = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
-Word = Annotated[StrictStr, Field(max_length=MAX_ARGUMENT_BYTES, pattern=_NO_NUL)]
+InputName = Annotated[StrictStr, Field(pattern=INPUT_NAME_PATTERN)]
+Word = Annotated[StrictStr, Field(max_length=MAX_ARGUMENT_BYTES, pattern=NO_NUL_PATTERN)]
 Host = Annotated[StrictStr, BeforeValidator(_check_host), _text_schema(pattern=HOST_PATTERN, maxLength=300)]
-SchemaVersion = Annotated[StrictStr, Field(pattern=rf"^{SCHEMA_MAJOR}\.[0-9]{{1,6}}$")]
-JobId = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
-RuntimeName = Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-EnvironmentName = Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=64)]
-EnvironmentVersion = Annotated[
-    StrictStr, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*-[0-9a-f]{12}$", max_length=80)
-]
-Label = Annotated[StrictStr, Field(max_length=1024, pattern=_NO_NUL)]
+SchemaVersion = Annotated[StrictStr, Field(pattern=SCHEMA_VERSION_PATTERN)]
+JobId = Annotated[StrictStr, Field(pattern=JOB_ID_PATTERN)]
+RuntimeName = Annotated[StrictStr, Field(pattern=RUNTIME_PATTERN)]
+EnvironmentName = Annotated[StrictStr, Field(pattern=ENVIRONMENT_PATTERN, max_length=64)]
+EnvironmentVersion = Annotated[StrictStr, Field(pattern=ENVIRONMENT_VERSION_PATTERN, max_length=80)]
+Label = Annotated[StrictStr, Field(max_length=1024, pattern=NO_NUL_PATTERN)]
 
 
 def _exactly_one(*names: str) -> ConfigDict:
@@ -156,6 +158,8 @@ class FileContent(JobPart):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, data: Any) -> Any:
+        if not isinstance(data, str | Mapping | cls):
+            raise ValueError("must be text, or an object with one of 'text' and 'base64'")
         return {"text": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
@@ -186,6 +190,13 @@ class JobInput(JobPart):
     text: OneText | None = None
     base64: OneBase64 | None = None
     digest: OneDigest | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping | cls):
+            raise ValueError('must be an object with one of its fields, such as {"value": 1}')
+        return data
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -302,7 +313,7 @@ class JobPayload(JobPart):
     @classmethod
     def _code_is_bounded(cls, code: str | None) -> str | None:
         if code is not None and len(code.encode()) > MAX_CODE_BYTES:
-            raise ValueError(f"larger than the limit of {MAX_CODE_BYTES} bytes")
+            raise ValueError(f"larger than the limit of {MAX_CODE_BYTES} bytes; hand data over as inputs")
         return code
 
     @field_validator("files")
@@ -315,16 +326,16 @@ class JobPayload(JobPart):
         if both is not None:
             raise ValueError(f"{both[:80]!a} is both a file and a folder")
         if sum(_size(file.text, file.base64) for file in files.values()) > MAX_FILES_BYTES:
-            raise ValueError(f"together larger than the limit of {MAX_FILES_BYTES} bytes")
+            raise ValueError(f"together larger than {MAX_FILES_BYTES} bytes; hand data over as inputs")
         return files
 
     @field_validator("command")
     @classmethod
     def _command_is_bounded(cls, command: list[str] | None) -> list[str] | None:
         if command is not None and not command[0]:
-            raise ValueError("names no program")
+            raise ValueError("names no program, which is its first word")
         if command is not None and sum(len(word.encode()) + 1 for word in command) > MAX_COMMAND_BYTES:
-            raise ValueError(f"larger than the limit of {MAX_COMMAND_BYTES} bytes")
+            raise ValueError(f"larger than the limit of {MAX_COMMAND_BYTES} bytes; use files or inputs")
         return command
 
     @field_validator("inputs")
@@ -362,11 +373,13 @@ class JobPayload(JobPart):
         elif (self.code is None) == (self.files is None):
             raise ValueError("must have exactly one of 'code' and 'files'")
         elif (self.files is None) != (self.entrypoint is None):
-            raise ValueError("'files' and 'entrypoint' go together")
+            raise ValueError("'files' and 'entrypoint' go together: the sources, and the one of them to run")
         elif self.files is not None and self.entrypoint not in self.files:
             raise ValueError("'entrypoint' is none of 'files'")
         if self.env_version is not None and self.env_version.rsplit("-", 1)[0] != self.env:
-            raise ValueError(f"'env_version' is not a version of the environment {self.env!r}")
+            raise ValueError(
+                f"'env_version' is not a version of the environment {self.env!r}; set 'env', too"
+            )
         return self
 
     def input_digests(self) -> dict[str, str]:
@@ -404,27 +417,6 @@ def parse_payload(data: bytes | Mapping[str, Any]) -> JobPayload:
         return JobPayload.model_validate(data)
     except pydantic.ValidationError as error:
         raise ValidationError(first_problem("payload", error)) from error
-
-
-def first_problem(document: str, error: pydantic.ValidationError) -> str:
-    """Write what pydantic found first as one line: 'payload.limits.files: must be a whole number'."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = tuple(part for part in first["loc"] if part != "[key]")
-    message = _PLAIN_WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    more = error.error_count() - 1
-    counted = f"; and {more} more problem{'s' if more > 1 else ''}" if more else ""
-    return f"{field_name((document, *path))}: {one_line(message)}{counted}"
-
-
-_PLAIN_WORDS: Final = {
-    "missing": "is missing",
-    "model_type": "must be a JSON object",
-    "dict_type": "must be a JSON object",
-    "list_type": "must be a list",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "string_pattern_mismatch": "is not in the form that this field has",
-}
 
 
 def sha256_of(content: bytes) -> str:

@@ -34,8 +34,8 @@ from praxis_sdk.jobs.payload import (
     JobId,
     SchemaVersion,
     check_schema_version,
-    first_problem,
 )
+from praxis_sdk.jobs.wording import CODE_WORD_PATTERN, DEDUPE_KEY_PATTERN, first_problem
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 MAX_RESULT_BYTES: Final = 256 << 20  # two streams of 64 MiB each, where every character is escaped
@@ -45,7 +45,7 @@ FinalStatus = Literal[
 ]
 Count = Annotated[StrictInt, Field(ge=0)]
 Duration = Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)]
-CodeWord = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+CodeWord = Annotated[str, Field(pattern=CODE_WORD_PATTERN)]
 
 
 def _check_moment(value: object) -> object:
@@ -149,7 +149,7 @@ class JobUsage(JobPart):
     wall_s: Duration = 0.0
     cpu_s: Duration | None = None
     peak_memory_bytes: Count | None = None
-    peak_processes: Count | None = None
+    peak_processes: Count | None = Field(None, description="The most processes and threads at once.")
     largest_file_bytes: Count | None = None
     files: Count | None = Field(None, description="Files and folders in the scratch space at the end.")
     scratch_bytes: Count | None = Field(None, description="Bytes in the scratch space at the end.")
@@ -236,7 +236,7 @@ class JobResult(JobPart):
     )
     executor_version: str = ""
     timings: JobTimings = JobTimings()
-    dedupe_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    dedupe_key: Annotated[str, Field(pattern=DEDUPE_KEY_PATTERN)] | None = None
     from_cache: StrictBool = Field(False, description="The result of an equal, earlier job.")
     network: tuple[NetworkUse, ...] = Field((), description="Every use of the network, in order.")
 
@@ -298,7 +298,7 @@ def parse_result(data: bytes | Mapping[str, Any]) -> JobResult:
     if not isinstance(data, Mapping):
         raise ValidationError("result: must be a JSON object")
     if "schema_version" not in data:
-        raise ValidationError("result.schema_version: is missing")
+        raise ValidationError("result.schema_version: is missing, and must be given")
     try:
         return JobResult.model_validate(data)
     except pydantic.ValidationError as error:

@@ -22,7 +22,11 @@ MAX_CONTAINERS: Final = 1_000_000
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**64 - 1
 _MAX_INTEGER_CHARS: Final = 400
+_HARMLESS: Final = frozenset({bool, type(None)})  # whatever their value is
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 class UnsoundJson(ValueError):
@@ -59,7 +63,9 @@ def parse(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
         raise UnsoundJson(f"more than {MAX_CONTAINERS} brackets; hand large data over by digest")
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=float, parse_int=_read_integer)
+        if text.startswith("\ufeff"):
+            raise UnsoundJson("not JSON: begins with a byte order mark")
+        value = _READER.decode(text)
     except UnicodeDecodeError as error:
         raise UnsoundJson(f"not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
@@ -81,10 +87,13 @@ def check(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
     for _ in range(max_depth + 1):
         below: list[Any] = []
         for item in level:
+            kind = type(item)
+            if kind in _HARMLESS or (kind is str and item.isascii()):
+                continue
             fault = _fault(item)
             if fault:
                 raise UnsoundJson(fault, _path_to_fault(value))
-            if isinstance(item, Mapping):
+            if kind is dict or isinstance(item, Mapping):
                 below.extend(item.values())
                 containers += 1
             elif isinstance(item, list | tuple):
@@ -98,15 +107,19 @@ def check(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
     raise UnsoundJson(_too_deep(max_depth))
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: Any, *, checked: bool = False) -> bytes:
     """Write a value in the canonical form.
+
+    Args:
+        value: the value.
+        checked: `check` has seen it, or the parts of it that are a stranger's.
 
     Raises:
         UnsoundJson: it is not plain, bounded JSON data.
     """
-    check(value)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    if not checked:
+        check(value)
+    return _CANONICAL.encode(value).encode("utf-8")
 
 
 def _too_deep(max_depth: int) -> str:
@@ -126,7 +139,10 @@ def _fault(item: Any) -> str:
         return "" if math.isfinite(item) else "not a finite number, which JSON does not have"
     if not isinstance(item, Mapping):
         return f"{type(item).__name__} is not JSON data"
-    return next((_key_fault(key) for key in item if _key_fault(key)), "")
+    for key in item:
+        if not (type(key) is str and key.isascii()) and _key_fault(key):
+            return _key_fault(key)
+    return ""
 
 
 def _key_fault(key: Any) -> str:
@@ -166,3 +182,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # What is no acceptable number becomes one that `check` refuses, because it can say where that stands.
 def _read_integer(digits: str) -> int:
     return int(digits) if len(digits) <= _MAX_INTEGER_CHARS else MAX_INTEGER + 1
+
+
+_READER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=float, parse_int=_read_integer)

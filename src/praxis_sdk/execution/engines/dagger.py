@@ -234,6 +234,9 @@ class _DaggerTool:
             return Exit(refusal=Failure(FailureCategory.DEPENDENCY_ERROR, message))
         return Exit(exit_code=result.exit_code)
 
+    async def terminate(self) -> None:
+        return  # the engine has no way to pass a signal on
+
     async def kill(self) -> None:
         # Nothing tells that the engine has ended the tool, except the end of the session.
         self._connection.retired = True

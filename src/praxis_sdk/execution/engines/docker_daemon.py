@@ -265,6 +265,12 @@ class DockerDaemon:
         async with self._speaking("inspect a container") as client:
             return dict((await client.containers.container(container).show())["State"])
 
+    async def terminate(self, container: str) -> None:
+        """Send SIGTERM to a container's process 1; it may have ended before."""
+        with _ignoring(404, 409):
+            async with self._speaking("end a container", KILL_BOUND_S) as client:
+                await client.containers.container(container).kill(signal="SIGTERM")
+
     async def kill(self, container: str) -> None:
         """Send SIGKILL to all of a container; it may have ended before."""
         with _ignoring(404, 409):

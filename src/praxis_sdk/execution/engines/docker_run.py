@@ -258,6 +258,11 @@ class DockerRun:
             return Exit(refusal=self._program_failure(code))
         return Exit(exit_code=code)
 
+    async def terminate(self) -> None:
+        """Send SIGTERM to the container's process 1; see `RunningTool.terminate`."""
+        if self._refusal is None:
+            await self._daemon.terminate(self._name)
+
     async def kill(self) -> None:
         """End everything in the container; see `RunningTool.kill`."""
         self._killed = True

@@ -187,6 +187,11 @@ class _LocalTool:
             raise PlatformError(f"the warden of '{self._command}' was killed before it could report")
         return self._exit(json.loads(bytes(self._status)))
 
+    async def terminate(self) -> None:
+        if self._control >= 0:
+            with contextlib.suppress(BrokenPipeError):  # the warden has ended
+                os.write(self._control, b"T")
+
     async def kill(self) -> None:
         self._release_control()
 

@@ -144,6 +144,9 @@ class RemoteCall:
         """Wait for the answer, or for the end of an abandoned call."""
         return await asyncio.shield(self._task)
 
+    async def terminate(self) -> None:
+        """Do nothing: the protocol knows no gentle end; see `kill`."""
+
     async def kill(self) -> None:
         """Tell the server that the call is over, and close the connection."""
         self._call.abandon()

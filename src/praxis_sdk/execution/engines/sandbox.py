@@ -179,6 +179,9 @@ class _SandboxTool:
             await reader.wait()
         return _exit(end)
 
+    async def terminate(self) -> None:
+        self._started.terminate()
+
     async def kill(self) -> None:
         self._started.kill()
 

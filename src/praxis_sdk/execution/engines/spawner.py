@@ -148,7 +148,10 @@ def find_program(name: str, path: str) -> str:
 
 
 def wait_for_end(tool: int, control: int) -> int | None:
-    """Wait until the tool ends (returns its wait status) or the control pipe closes (None)."""
+    """Wait until the tool ends (returns its wait status) or the control pipe closes (None).
+
+    A byte on the control pipe asks the tool to end (SIGTERM to its process group).
+    """
     poll = select.poll()
     exited = os.pidfd_open(tool)
     poll.register(exited, select.POLLIN)
@@ -162,7 +165,10 @@ def wait_for_end(tool: int, control: int) -> int | None:
             if pid == 0:
                 break
         if control in ready:
-            return None
+            if not os.read(control, 1):
+                return None
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(tool, signal.SIGTERM)  # a word, and not yet the end, on the pipe: the gentle way
 
 
 def end_all(tool: int, status: int | None) -> int | None:

@@ -38,6 +38,9 @@ class RunningTool(Protocol):
     async def wait(self) -> Exit:
         """Wait until the tool has ended, nothing of it runs any more and its output has been captured."""
 
+    async def terminate(self) -> None:
+        """Ask the tool to end (SIGTERM); does nothing where an engine cannot, or the tool has ended."""
+
     async def kill(self) -> None:
         """End the tool and all it started, for certain; `wait` returns soon afterwards."""
 
@@ -117,7 +120,8 @@ class SupervisedEngine(ExecutionEngine):
     async def _supervise(self, invocation: Invocation, capture: OutputCapture, began: float) -> ToolOutcome:
         running = await self.launch(invocation, capture)
         try:
-            exit_, timed_out = await _until_end(running, invocation.timeout_s, capture)
+            asked = invocation.context.terminating
+            exit_, timed_out = await _until_end(running, invocation.timeout_s, capture, asked)
             duration_s = time.monotonic() - began
             status, failure = classify(exit_, timeout_s=invocation.timeout_s, timed_out=timed_out)
             # What a killed tool left is half-written; what a failed one left is how one learns why.
@@ -146,9 +150,12 @@ class SupervisedEngine(ExecutionEngine):
         )
 
 
-async def _until_end(running: RunningTool, timeout_s: float, capture: OutputCapture) -> tuple[Exit, bool]:
+async def _until_end(
+    running: RunningTool, timeout_s: float, capture: OutputCapture, asked: asyncio.Event | None
+) -> tuple[Exit, bool]:
     """Wait for the end of a tool, and bring it about when a limit is reached or the caller gives up."""
     ending = asyncio.ensure_future(running.wait())
+    asking = None if asked is None else asyncio.ensure_future(_terminate(running, asked))
     try:
         events: set[asyncio.Future[Any]] = {ending, capture.overflow}
         await asyncio.wait(events, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -162,6 +169,16 @@ async def _until_end(running: RunningTool, timeout_s: float, capture: OutputCapt
         raise
     finally:
         ending.cancel()
+        if asking is not None:
+            asking.cancel()
+
+
+async def _terminate(running: RunningTool, asked: asyncio.Event) -> None:
+    await asked.wait()
+    try:
+        await running.terminate()
+    except PlatformError as error:
+        log.warning("tool.not_asked_to_end", detail=str(error))  # the caller kills it anyway
 
 
 async def _kill(running: RunningTool, ending: asyncio.Future[Exit]) -> Exit:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from praxis_sdk.jobs.payload import JobPayload
+
+NOT_A_FILE: Final = "not a regular file"  # the problem of a result in whose place is a link, a folder, a fifo
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,14 @@ class Report:
 
     Args:
         exit_code: from the kernel; None where a signal ended it.
-        result: the harness's result file, parsed and bounded; None where there is none.
+        result: the JSON value of the result file, parsed and bounded; None where there is none. The harness
+            writes an object there for Python, and a program of its own what it likes.
         stdout, stderr: what was kept of the streams.
-        result_problem: why the file that the harness should have written holds no result.
+        result_problem: why what was left in place of the result file is no result.
     """
 
     exit_code: int | None
-    result: Mapping[str, Any] | None
+    result: Any
     stdout: str
     stderr: str
     result_problem: str = ""

@@ -1,4 +1,7 @@
-"""Command jobs: any program of the environment, with the parameters as a JSON file."""
+"""Command jobs: any program of the environment, with the parameters as a JSON file.
+
+A program that has a JSON value for an output writes it to the file that `PRAXIS_RESULT_FILE` names.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,21 @@ from typing import Final
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, placed_files
+from praxis_sdk.jobs.harness import RESULT_FILE, RESULT_FOLDER
 from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.result import FailureCode
+from praxis_sdk.sandbox import DEFAULT_WORKDIR
 
 PARAMETERS_FILE: Final = "parameters.json"
+RESULT_VARIABLE: Final = "PRAXIS_RESULT_FILE"
 _NOT_FOUND: Final = 127
 
 
 class CommandAdapter(RuntimeAdapter):
-    """Becomes the program; what it leaves in its folder are its outputs."""
+    """Becomes the program; the JSON value in its result file is the output, what else it leaves are artifacts."""
 
     name = "command"
-    version = "1"
+    version = "2"
 
     def prepare(self, payload: JobPayload) -> Work:
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
@@ -35,12 +42,23 @@ class CommandAdapter(RuntimeAdapter):
             WorkFile(file.path, file.content, executable=payload.command[0] in (file.path, f"./{file.path}"))
             for file in files
         )
-        return Work(files=files, argv=tuple(payload.command), leave=came_in(files))
+        return Work(
+            files=files,
+            argv=tuple(payload.command),
+            # An absolute path, which also means something to a program that changes its directory.
+            variables={RESULT_VARIABLE: f"{DEFAULT_WORKDIR}/{RESULT_FOLDER}/{RESULT_FILE}"},
+            leave=came_in(files),
+        )
 
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
-        """Say how the program ended; see `RuntimeAdapter.collect_outputs`."""
+        """Read the value, or say how the program ended; see `RuntimeAdapter.collect_outputs`."""
+        if report.exit_code == 0 and report.result_problem:
+            return Findings(
+                code=FailureCode.INVALID_RESULT,
+                message=f"the file that {RESULT_VARIABLE} names holds no JSON data: {report.result_problem}",
+            )
         if report.exit_code == 0:
-            return Findings()
+            return Findings(outputs=report.result)
         if report.exit_code == _NOT_FOUND:
             return Findings(code="exit_nonzero", message=f"exited with code {_NOT_FOUND}: command not found")
         return Findings(code="exit_nonzero", message=f"exited with code {report.exit_code}")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import WorkFile
+from praxis_sdk.jobs.harness import RESULT_FOLDER
 from praxis_sdk.jobs.payload import JobPayload
 
 INPUTS_FOLDER: Final = "inputs"
@@ -15,8 +16,12 @@ def placed_files(payload: JobPayload) -> tuple[WorkFile, ...]:
     """Return the payload's own files and its inputs, which stand in the folder `inputs` by their names.
 
     Raises:
-        ValidationError: a file and an input claim the same place.
+        ValidationError: a file claims a place that is an input's or the result's.
     """
+    if any(path.split("/")[0] == RESULT_FOLDER for path in payload.files or ()):
+        raise ValidationError(
+            f"payload.files: '{RESULT_FOLDER}/' belongs to the result", remedy="give the files another folder"
+        )
     files = [WorkFile(path, content.content()) for path, content in (payload.files or {}).items()]
     taken = {file.path for file in files}
     if (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work
+from praxis_sdk.jobs.adapters.base import NOT_A_FILE, Findings, Report, RuntimeAdapter, Work
 from praxis_sdk.jobs.adapters.inputs import came_in, input_values, placed_files
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
@@ -48,13 +48,12 @@ class PythonAdapter(RuntimeAdapter):
 
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
         """Read the returned value, or the exception; see `RuntimeAdapter.collect_outputs`."""
-        result = report.result
-        if report.result_problem:
-            return Findings(
-                code=FailureCode.INVALID_RESULT,
-                message=f"the result is no JSON data: {report.result_problem}",
-            )
-        if result is None:
+        result, problem = report.result, report.result_problem
+        if result is not None and not isinstance(result, dict):
+            problem = "not a JSON object"
+        if problem and problem != NOT_A_FILE:
+            return Findings(code=FailureCode.INVALID_RESULT, message=f"the result is no JSON data: {problem}")
+        if not isinstance(result, dict):
             return Findings(code="no_result", message="ended before it had a result")
         error = result.get("error")
         if isinstance(error, dict):

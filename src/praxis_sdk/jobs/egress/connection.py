@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
@@ -185,7 +187,7 @@ class Connection:
         except AddressRefused as error:
             raise Refusal(403, str(error)) from error
         except (OSError, ValueError) as error:
-            raise Refusal(502, f"cannot be reached: {type(error).__name__}", failed=True) from error
+            raise Refusal(502, f"cannot be reached: {_cause(error)}", failed=True) from error
         return await asyncio.open_connection(sock=connected, limit=self._policy.head_bytes)
 
     # -- tunnels
@@ -369,3 +371,10 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         pass
     finally:
         writer.transport.abort()
+
+
+def _cause(error: OSError | ValueError) -> str:
+    """Say in words why a host cannot be reached."""
+    if isinstance(error, socket.gaierror) or not isinstance(error, OSError):
+        return "the name has no address"
+    return os.strerror(error.errno).lower() if error.errno else "nobody answers"

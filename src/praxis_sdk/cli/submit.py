@@ -1,0 +1,243 @@
+"""`praxis submit`: work for a worker, kept until one has room for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from praxis_sdk.cli.chosen_store import StoreOption
+from praxis_sdk.cli.streams import Streams
+from praxis_sdk.errors import ValidationError
+
+if TYPE_CHECKING:
+    from praxis_sdk.cli.control_plane import Control
+    from praxis_sdk.cli.submission import Submission
+    from praxis_sdk.model import Execution
+
+_NO_WORKER = "no worker takes such work now: 'praxis worker' runs one, 'praxis logs -f {}' runs this"
+
+
+def submit(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]", help="A submission, JSON or YAML; '-' for stdin. With -r command: -- PROGRAM..."
+        ),
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="FILE", help="A job: the source, '-' for stdin.")
+    ] = None,
+    code: Annotated[
+        str | None, typer.Option("--code", "-c", metavar="CODE", help="A job: the source itself.")
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", "-r", metavar="NAME", help="Of a job: python, latex or command."),
+    ] = None,
+    env: Annotated[
+        str, typer.Option("--env", "-e", metavar="NAME", help="Of a job: the environment.")
+    ] = "base",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=PATH", help="A file for a job; repeatable."),
+    ] = None,
+    input_json: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=JSON", help="A JSON value for a job; repeatable.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of a job; repeatable."),
+    ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of a job: 512M, 2G.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", metavar="HOST[:PORT]", help="A host that a job may reach; repeatable."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run a job also where an equal one has a result.")
+    ] = False,
+    tool: Annotated[
+        Path | None, typer.Option("--tool", "-t", metavar="CONTRACT", help="A tool: its contract.")
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="NAME=VALUE", help="An argument of a tool; repeatable."),
+    ] = None,
+    args_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Arguments of a tool as a JSON object.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="ENGINE", help="Run a tool on this engine, or 'auto'.")
+    ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where relative mounts of a tool count from.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Vouch for a tool: it may run without isolation.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End an attempt after this time: 90, 90s, 5m.")
+    ] = None,
+    priority: Annotated[
+        str | None, typer.Option(metavar="NAME", help="critical, high, normal (the default) or low.")
+    ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Nobody waits for it: all other work goes before.")
+    ] = False,
+    opens: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not before: +2h, or 2026-01-31T22:00.")
+    ] = None,
+    closes: Annotated[str | None, typer.Option(metavar="TIME", help="It should end before.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", metavar="NAME=VALUE", help="To find it by; repeatable."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Idempotency: again under the same key is the same execution."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", "-w", help="Follow it to its end; its exit status is this command's.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")] = False,
+) -> int:
+    """Submit work: a file that describes it, a job, or a tool.
+
+    Prints its id. It is kept until a worker has run it, whatever happens to this process. With --wait what it
+    writes passes through, and where no worker runs, this command is the worker meanwhile.
+    """
+    from praxis_sdk.cli import logs
+    from praxis_sdk.cli.following import Following
+    from praxis_sdk.cli.given import read_args_file, read_pairs
+
+    streams: Streams = context.obj
+    logs.configure(verbose=verbose)
+    labels = read_pairs(label or (), "--label")
+    _only_one(words or [], job, code, tool, runtime)
+    if tool is not None:
+        from praxis_sdk.cli.submission import tool_submission
+
+        submission = tool_submission(
+            tool,
+            read_pairs(arg or ()),
+            args=read_args_file(args_file) if args_file is not None else {},
+            engine=engine,
+            trusted=trust,
+            workspace=workspace or Path.cwd(),
+            timeout=timeout,
+        )
+    elif job is not None or code is not None or runtime is not None:
+        from praxis_sdk.cli.job_request import read_request
+        from praxis_sdk.cli.submission import Submission
+
+        request = read_request(
+            [job] if job is not None else words or (),
+            code,
+            runtime or "python",
+            env,
+            inputs=inputs or (),
+            json_inputs=input_json or (),
+            parameters=param or (),
+            limits={"wall_s": timeout, "memory_bytes": memory},
+            output=None,
+            network=network or (),
+            fresh=fresh,
+        )
+        submission = Submission({"kind": "job"}, job=request)
+    else:
+        submission = _from_file((words or [""])[0], timeout)
+    submission = submission.but(priority=priority, opens=opens, closes=closes, idempotency_key=key).with_work(
+        batch=batch or None, labels={**submission.work.get("labels", {}), **labels} or None
+    )
+    following = Following(streams, show=not as_json, quiet=quiet)
+
+    async def work(control: Control) -> tuple[Execution, bool]:
+        kept = await _submit(control, submission)
+        if not wait:
+            return kept, await control.served([kept.kind])
+        if not as_json:
+            following.tell(f"submitted {kept.id}")
+        return await following.follow(control, kept.id, kept.kind), True
+
+    execution, served = following.perform(store, work)
+    return report(streams, execution, wait=wait, served=served, as_json=as_json, quiet=quiet)
+
+
+def report(
+    streams: Streams, execution: Execution, *, wait: bool, served: bool, as_json: bool, quiet: bool
+) -> int:
+    """Print what was submitted, or how it ended, and return the exit status that it means."""
+    from praxis_sdk.cli.exits import exit_status_of
+
+    status = exit_status_of(execution) if wait else 0
+    if as_json:
+        from praxis_sdk.control.info import execution_to_json
+
+        document = execution_to_json(execution, execution.elapsed_s(execution.ended_at or 0.0))
+        streams.emit_json({"execution": document, "exit_status": status})
+    elif not wait:
+        streams.emit_lines([execution.id])
+    if not served and not quiet and not as_json and not execution.status.final:
+        streams.say(_NO_WORKER.format(execution.id), "doubt")
+    return status
+
+
+async def _submit(control: Control, submission: Submission) -> Execution:
+    from praxis_sdk.cli.submission import window_of
+
+    window = window_of(submission.opens, submission.closes, control.clock.time())
+    kept = await control.coordinator.submit_execution(
+        await submission.complete(control),
+        submission.mode,
+        submission.priority or "normal",
+        window,
+        submission.idempotency_key,
+    )
+    return await control.store.get(kept)
+
+
+def _from_file(name: str, timeout: str | None) -> Submission:
+    from praxis_sdk.cli.documents import folder_of, read_object
+    from praxis_sdk.cli.moments import read_duration
+    from praxis_sdk.cli.submission import submission_of
+
+    submission = submission_of(read_object(name), folder_of(name))
+    given: dict[str, Any] = {}
+    if timeout is not None:
+        given["timeout_s"] = read_duration(timeout, "--timeout")
+    return submission.with_work(**given)
+
+
+def _only_one(
+    words: list[str], job: str | None, code: str | None, tool: Path | None, runtime: str | None
+) -> None:
+    """Refuse what names no work, or more than one piece of it."""
+    program = runtime == "command" and tool is None
+    named = [
+        name
+        for name, given in (
+            ("FILE", bool(words) and not program),
+            ("--job", job is not None),
+            ("--code", code is not None),
+            ("--tool", tool is not None),
+            ("-- PROGRAM", program and bool(words)),
+        )
+        if given
+    ]
+    if len(named) > 1 or (len(words) > 1 and not program):
+        raise ValidationError(
+            f"{' and '.join(named[:2]) if len(named) > 1 else 'FILE'}: more than one thing to submit",
+            remedy="submit one at a time, or many with 'praxis batch submit'",
+        )
+    if not named:
+        raise ValidationError(
+            "nothing to submit", remedy="name a FILE, or give --job FILE, -c CODE, or --tool CONTRACT"
+        )
+    if runtime is not None and named == ["FILE"]:
+        raise ValidationError("--runtime: FILE is a submission, not a source", remedy="write --job FILE")

@@ -1,0 +1,143 @@
+"""Direct runs: an execution that whoever submits it runs himself, at once.
+
+It is kept, watched, cancelled and accounted for like every other, but never queued: no other worker gets it, and
+its worker gets nothing else. What fails is not tried again, since somebody is there to see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from praxis_sdk.clock import Clock
+from praxis_sdk.control.kinds import AttemptHandle, Grace, Kind, Kinds, Outcome, Plan
+from praxis_sdk.control.liveness import Liveness
+from praxis_sdk.control.submission import Work, make_execution
+from praxis_sdk.control.transitions import begin_at_once, cancel_running
+from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
+from praxis_sdk.model import NO_RETRIES, Execution
+from praxis_sdk.states import ExecutionMode, ExecutionStatus
+from praxis_sdk.store import Settled, Store, StoreConflict
+
+
+class DirectRun:
+    """Runs one piece of work in this process, as an execution.
+
+    Args:
+        store: where it is kept.
+        kind: the kind of work; the caller closes it.
+        clock: the time.
+        liveness: the locks by which others know that this process is alive; None: its lease tells.
+    """
+
+    def __init__(
+        self, store: Store, kind: Kind, *, clock: Clock | None = None, liveness: Liveness | None = None
+    ) -> None:
+        self._store = store
+        self._kind = _Observed(kind)
+        self._clock = clock or Clock()
+        self._liveness = liveness
+        self._ended: asyncio.Future[Execution] | None = None
+
+    async def run(self, work: Work, mode: ExecutionMode | None = None) -> tuple[Execution, Any]:
+        """Run work to its end; when this returns or raises, also when cancelled, nothing of it is alive.
+
+        Returns:
+            The execution, and what its kind's `run` returned.
+
+        Raises:
+            ValidationError: the request is not acceptable; nothing was started.
+            PraxisError: what the kind's `run` raised.
+            StoreUnavailable: the store cannot be written.
+        """
+        execution = self._execution(work, mode)
+        self._ended = asyncio.get_running_loop().create_future()
+        worker = WorkerProcess(
+            self._store,
+            Kinds(self._kind),
+            Offer(execution.granted, slots=1, kinds=frozenset()),
+            clock=self._clock,
+            told=self._told,
+            registered=self._liveness.hold if self._liveness is not None else lambda worker_id: None,
+        )
+        await worker.start()
+        try:
+            return await self._perform(worker, execution)
+        finally:
+            await worker.stop()
+            if self._liveness is not None:
+                self._liveness.release(worker.id)
+
+    def _execution(self, work: Work, mode: ExecutionMode | None) -> Execution:
+        work = dataclasses.replace(work, retry=NO_RETRIES)
+        plan = self._kind.validate(work.request, mode)
+        made = make_execution(work, plan, self._clock.time())
+        # Nobody else shall begin it, unless this process dies before it does.
+        due_at = made.submitted_at + LEASE_S
+        return made.but(status=ExecutionStatus.SUBMITTED, due_at=due_at, queued_at=None)
+
+    async def _perform(self, worker: WorkerProcess, execution: Execution) -> tuple[Execution, Any]:
+        assert self._ended is not None
+        (kept,) = await self._store.submit([execution])
+        change = begin_at_once(kept, worker.id, self._clock.time())
+        (begun,) = await self._store.apply([change])
+        if begun is None:
+            raise StoreConflict(f"execution {kept.id}: was cancelled before it began")
+        worker.accept(begun.after.but(request=execution.request, context=execution.context))
+        try:
+            ended = await asyncio.shield(self._ended)
+        except asyncio.CancelledError:
+            (asked,) = await self._store.apply([cancel_running(begun.after, "interrupted", "submitter")])
+            if asked is not None:
+                worker.ask_to_stop(asked)
+            raise
+        if self._kind.error is not None:
+            raise self._kind.error
+        return ended, self._kind.ending
+
+    def _told(self, settled: Settled) -> None:
+        if self._ended is not None and settled.after.status.final and not self._ended.done():
+            self._ended.set_result(settled.after)
+
+
+class _Observed:
+    """A kind that remembers how its one attempt ended."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self.ending: Any = None
+        self.error: Exception | None = None
+
+    @property
+    def name(self) -> str:
+        return self._kind.name
+
+    @property
+    def children(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def grace(self) -> Grace:
+        return self._kind.grace
+
+    def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
+        return self._kind.validate(request, mode)
+
+    async def run(self, attempt: AttemptHandle) -> Any:
+        try:
+            self.ending = await self._kind.run(attempt)
+        except Exception as error:
+            self.error = error
+            raise
+        return self.ending
+
+    def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
+        return self._kind.collect(attempt, ending)
+
+    def dependency(self, execution: Execution) -> str | None:
+        return None  # a breaker for one call would break nothing
+
+    async def close(self) -> None:
+        await self._kind.close()

@@ -1,0 +1,255 @@
+"""The keeper: looks after what nobody else is woken for: lost workers, schedules, alerts, scaling, old events.
+
+Any process may run one beside others; everything it does is guarded, so it happens once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from praxis_sdk.clock import Clock
+from praxis_sdk.control import alerts, failure_policy
+from praxis_sdk.control.alerts import Alert, AlertPolicy, QueueWatch, Raised
+from praxis_sdk.control.scaling import Scaler, Scaling, load_of
+from praxis_sdk.control.schedules import Schedules, next_after
+from praxis_sdk.control.transitions import postpone
+from praxis_sdk.control.worker import LEASE_S
+from praxis_sdk.errors import PraxisError
+from praxis_sdk.log import get_logger
+from praxis_sdk.model import Execution, Flag, Worker
+from praxis_sdk.states import ExecutionStatus
+from praxis_sdk.store import ExecutionFilter, Settled, Store
+
+ROUND_S: Final = 5.0
+PRUNE_EVERY_S: Final = 3600.0
+DAY_S: Final = 86_400.0
+AUDIT_DAYS: Final = 90.0
+_SHORTEST_S: Final = 0.05
+_MOST_TOO_SLOW: Final = 1000
+JUMP_S: Final = 2.0  # by how much time of day and monotonic time may come apart between two rounds
+_MOST_MENDED: Final = 1000
+
+events = get_logger("praxis.control")
+
+Notify = Callable[[Alert], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long is kept what happened (spec 4, section 8).
+
+    Args:
+        audit_days: executions with all that is kept of them, after their end; 90 at least.
+        noise_days: their log lines and progress.
+    """
+
+    audit_days: float = AUDIT_DAYS
+    noise_days: float = AUDIT_DAYS
+
+    def __post_init__(self) -> None:
+        assert self.audit_days >= AUDIT_DAYS, "audit entries are kept for 90 days at least"
+        assert 0 < self.noise_days <= self.audit_days, "nothing is kept longer than its execution"
+
+
+class Keeper:
+    """Looks after an installation.
+
+    Args:
+        store: where executions live.
+        clock: the time.
+        schedules: what is submitted again and again.
+        running: the attempts of this process's workers, as they began.
+        notify: passes alerts on; never waits, never fails.
+        told: called with every end that came about here.
+        gone: of the active workers, those whose process is known to be dead.
+        scaler: what can be scaled; None: nothing.
+        retention: how long is kept what happened.
+        alerting: when an alert is raised.
+        lease_s: for how long a worker's sign of life counts once times of day cannot be trusted, in seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        schedules: Schedules,
+        *,
+        running: Callable[[], Sequence[Execution]],
+        notify: Notify = lambda alert: None,
+        told: Callable[[Settled], None] = lambda settled: None,
+        gone: Callable[[Sequence[Worker]], Awaitable[Sequence[Worker]]] | None = None,
+        scaler: Scaler | None = None,
+        retention: Retention | None = None,
+        alerting: AlertPolicy = alerts.DEFAULT_POLICY,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._schedules = schedules
+        self._running = running
+        self._notify = notify
+        self._told = told
+        self._gone = gone
+        self._scaler = scaler
+        self._retention = retention or Retention()
+        self._alerting = alerting
+        self._queue = QueueWatch()
+        self._raised = Raised()
+        self._scaling = Scaling()
+        self._pruned_at: float | None = None
+        self._too_slow: list[Execution] = []
+        self._lease_s = lease_s
+        self._offset: float | None = None  # of the time of day against monotonic time
+        self._mended = False
+        # Once the clock was set: each worker's lease, and since when it has been seen unchanged.
+        self._leases: dict[str, tuple[float, float]] | None = None
+
+    async def run(self) -> None:
+        """Look after everything until cancelled."""
+        while True:
+            next_at = await self.round()
+            left_s = ROUND_S if next_at is None else min(ROUND_S, next_at - self._clock.time())
+            await self._clock.sleep(max(_SHORTEST_S, left_s))
+
+    async def round(self) -> float | None:
+        """Look after everything once; returns when a schedule is due next."""
+        next_at: float | None = None
+        for name, step in (
+            ("workers", self.bury),
+            ("clock", self._mend),
+            ("alerts", self._alert),
+            ("scaling", self._scale),
+            ("prune", self._prune),
+        ):
+            try:
+                await step()
+            except PraxisError as error:
+                events.warning("keeper.failed", step=name, detail=str(error))
+        try:
+            next_at = await self._schedules.fire_due()
+        except PraxisError as error:
+            events.warning("keeper.failed", step="schedules", detail=str(error))
+        return next_at
+
+    # -- lost workers
+
+    async def bury(self) -> None:
+        """Take back what lost workers hold: crashed, to be tried again or to fail (spec 4, property 29)."""
+        self._look_at_the_clock()
+        if self._gone is not None:
+            for worker in await self._gone(await self._store.workers()):
+                await self._store.beat(worker.id, 0.0)  # a lease that ends at once
+        now = self._clock.time()
+        if self._leases is not None:
+            for worker_id in await self._silent(self._leases):
+                await self._store.beat(worker_id, 0.0)
+            now = 0.0  # of the others the time of day tells nothing
+        for worker_id in await self._store.lose_workers(now):
+            held = await self._store.held(worker_id)
+            self._tell(alerts.worker_lost(worker_id, [one.id for one in held], self._clock.time()))
+            changes = [failure_policy.after_loss(one, self._clock.time()).change for one in held]
+            for settled in await self._store.apply(changes):
+                if settled is not None:
+                    self.note_end(settled)
+            events.warning("worker.lost", worker_id=worker_id, executions=len(held))
+
+    async def _silent(self, known: dict[str, tuple[float, float]]) -> list[str]:
+        """Return the workers that have given no sign of life for a lease, whatever the time of day is."""
+        now = self._clock.monotonic()
+        seen = {worker.id: worker.lease_until for worker in await self._store.workers()}
+        leases: dict[str, tuple[float, float]] = {}
+        for worker_id, lease_until in seen.items():
+            lease, since = known.get(worker_id, (None, now))
+            leases[worker_id] = lease_until, since if lease == lease_until else now
+        self._leases = leases
+        return [worker_id for worker_id, (_, since) in leases.items() if now - since >= self._lease_s]
+
+    # -- a clock that was set
+
+    def _look_at_the_clock(self) -> None:
+        offset = self._clock.time() - self._clock.monotonic()
+        before, self._offset = self._offset, offset
+        if before is None or abs(offset - before) < JUMP_S:
+            return
+        events.warning("keeper.clock_was_set", by_s=round(offset - before, 3))
+        self._mended = False
+        if self._leases is None:
+            self._leases = {}
+
+    async def _mend(self) -> None:
+        """Bring what waits for a time that a wrong clock gave it back to where it belongs."""
+        if self._mended:
+            return
+        self._mended = True
+        now = self._clock.time()
+        wanted = ExecutionFilter(statuses=frozenset({ExecutionStatus.SUBMITTED}))
+        late = []
+        for one in await self._store.find(wanted, limit=_MOST_MENDED):
+            longest_s = failure_policy.pause_s(one.terms.retry, max(0, one.retries - 1))
+            if one.attempt and one.due_at is not None and one.due_at > now + longest_s + JUMP_S:
+                late.append(postpone(one, now + longest_s, "its retry was due by a clock that was wrong"))
+        if late:
+            await self._store.apply(late)
+        for schedule in await self._schedules.list():
+            if max(schedule.created_at, schedule.last_at or 0.0) > now + JUMP_S:
+                next_at = next_after(schedule.cron, schedule.timezone, now)
+                await self._store.put_schedule(
+                    replace(schedule, next_at=next_at, created_at=now, last_at=None)
+                )
+
+    def note_end(self, settled: Settled) -> None:
+        """Take note of a change: whoever waits is told, and people are where retries are used up."""
+        self._told(settled)
+        after = settled.after
+        room = after.status.final and len(self._too_slow) < _MOST_TOO_SLOW
+        if room and alerts.long_running([after], self._clock.time(), self._alerting):
+            self._too_slow.append(after)  # it ended between two rounds, and took too long all the same
+        escalated = Flag.ESCALATED in after.flags and Flag.ESCALATED not in settled.before.flags
+        if escalated and after.failure is not None:
+            self._tell(alerts.retries_exhausted(after, after.failure, self._clock.time()))
+
+    # -- alerts
+
+    async def _alert(self) -> None:
+        looked_at, self._too_slow = [*self._running(), *self._too_slow], []
+        found = alerts.long_running(looked_at, self._clock.time(), self._alerting)
+        if found:
+            applied = await self._store.apply([change for _, change in found])
+            for (alert, _), settled in zip(found, applied, strict=True):
+                # Two may notice the same at once; one of them finds the flag set.
+                if settled is not None and Flag.LONG_RUNNING not in settled.before.flags:
+                    self._tell(alert)
+        queued = (await self._store.counts()).by_status.get(ExecutionStatus.QUEUED, 0)
+        self._queue, too_deep = self._queue.look(queued, self._clock.time(), self._alerting)
+        if too_deep is not None:
+            self._tell(too_deep)
+
+    def _tell(self, alert: Alert) -> None:
+        self._raised, fresh = self._raised.fresh([alert], self._alerting)
+        for one in fresh:
+            events.warning("alert", **one.to_json())
+            self._notify(one)
+
+    # -- scaling and pruning
+
+    async def _scale(self) -> None:
+        if self._scaler is None:
+            return
+        load = load_of(await self._store.workers())
+        self._scaling, scale = self._scaling.observe(self._clock.time(), load)
+        if scale is not None:
+            slots = await self._scaler.scale_to(scale.slots)
+            events.info("scaled", slots=slots, wanted=scale.slots, reason=scale.reason)
+
+    async def _prune(self) -> None:
+        now = self._clock.time()
+        if self._pruned_at is not None and now - self._pruned_at < PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        noise_before = now - self._retention.noise_days * DAY_S
+        all_before = now - self._retention.audit_days * DAY_S
+        removed_events, removed = await self._store.prune(noise_before=noise_before, all_before=all_before)
+        if removed_events or removed:
+            events.info("pruned", events=removed_events, executions=removed)

@@ -1,0 +1,242 @@
+"""Kinds of work: what differs between a tool, a job, and whatever comes next.
+
+A kind says four things: whether a request is acceptable and under which terms it runs (`validate`), what an
+attempt runs (`run`), what its end means (`collect`), and which kinds an attempt of it may submit (`children`).
+Everything else (queue, retries, cancellation, events, audit) is the same for all and knows no kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from praxis_sdk.errors import PraxisError, ValidationError
+from praxis_sdk.model import (
+    NO_RETRIES,
+    Draft,
+    EventType,
+    Execution,
+    Failure,
+    Level,
+    RetryPolicy,
+    Usage,
+)
+from praxis_sdk.resources import ZERO, Resources
+from praxis_sdk.states import ExecutionMode, ExecutionStatus
+
+
+class CancellationRequested(PraxisError):
+    """The work looked at its flag and found that its end is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a kind makes of an acceptable request.
+
+    Args:
+        control: what of that kind it runs; expectations and requirements are learned per control.
+        request: the request as it is kept and run, JSON.
+        requirements: what is reserved unless the submitter says otherwise or history knows better.
+        timeout_s: wall-clock limit of one attempt, in seconds; None: the work ends itself for certain.
+        retry: what happens when it fails, unless the submitter says otherwise.
+        version: of what runs: of a procedure, a contract, an environment; for the audit.
+        agent_id: the agent that carries it out, where it has one; for the audit.
+        mode: how a procedure is executed; None for other kinds.
+        data_sources: what it reads from outside (spec 4, property 1).
+        agent_config: how its agent is made, where it has one (spec 4, property 1).
+        learns: whether requirements are learned from what earlier executions of the control used.
+    """
+
+    control: str
+    request: Mapping[str, Any]
+    requirements: Resources = ZERO
+    timeout_s: float | None = None
+    retry: RetryPolicy = NO_RETRIES
+    version: str = ""
+    agent_id: str = ""
+    mode: ExecutionMode | None = None
+    data_sources: tuple[str, ...] = ()
+    agent_config: Mapping[str, Any] | None = None
+    learns: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt came to.
+
+    Args:
+        status: a final status.
+        outputs: what it returned, JSON.
+        result: the kind's whole account, JSON; for whoever knows the kind.
+        failure: why it did not succeed.
+        usage: what it consumed.
+        events: what shall be told about the end, such as the proof that its processes are gone.
+    """
+
+    status: ExecutionStatus
+    outputs: Any = None
+    result: Any = None
+    failure: Failure | None = None
+    usage: Usage | None = None
+    events: tuple[Draft, ...] = ()
+
+
+Tell = Callable[[Draft], None]
+Submit = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[str]]
+Await = Callable[[str], Awaitable[Execution]]
+
+
+@dataclass(eq=False)
+class AttemptHandle:
+    """What an attempt may ask and tell while it runs.
+
+    Args:
+        execution: what runs, with its request.
+        cancelled: set when the end is wanted; work that looks at it may end by itself within the grace period.
+        terminated: set when that was not heard: now SIGTERM is due, and SIGKILL follows.
+    """
+
+    execution: Execution
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    terminated: asyncio.Event = field(default_factory=asyncio.Event)
+    _tell: Tell = lambda draft: None
+    _submit: Submit | None = None
+    _await: Await | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of an execution: for services that must not do a thing twice."""
+        return self.execution.idempotency_key or self.execution.id
+
+    def check_cancelled(self) -> None:
+        """Raise when the end is wanted (spec 5, section 3.2).
+
+        Raises:
+            CancellationRequested: it is.
+        """
+        if self.cancelled.is_set():
+            raise CancellationRequested("its cancellation was asked for")
+
+    def log(self, line: str, *, level: Level = Level.INFO, component: str = "work", **data: Any) -> None:
+        """Append a log line to the stream."""
+        self._tell(Draft(EventType.LOG, line, data, level, component))
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell how far the work is, 0.0 to 1.0."""
+        bounded = min(1.0, max(0.0, fraction))
+        self._tell(Draft(EventType.PROGRESS, message, {"progress": bounded}, component="work"))
+
+    def checkpoint(self, message: str = "checkpoint") -> None:
+        """Tell that what was done so far would not be lost if the attempt ended now."""
+        self._tell(Draft(EventType.PROGRESS, message, {"checkpoint": True}, component="work"))
+
+    def action(self, message: str, *, component: str = "work", **data: Any) -> None:
+        """Tell for the audit what was done."""
+        self._tell(Draft(EventType.ACTION, message, data, component=component))
+
+    def decision(self, message: str, *, component: str = "work", **data: Any) -> None:
+        """Tell for the audit what was decided, and why."""
+        self._tell(Draft(EventType.DECISION, message, data, component=component))
+
+    def data_access(self, source: str, *, component: str = "work", **data: Any) -> None:
+        """Tell for the audit what was read or written outside."""
+        self._tell(Draft(EventType.DATA_ACCESS, source, data, component=component))
+
+    async def submit(self, kind: str, request: Mapping[str, Any], **terms: Any) -> str:
+        """Submit a child execution, which is cancelled with this one, and return its id.
+
+        Raises:
+            ValidationError: the kind of this attempt may not submit such children, or the request is wrong.
+        """
+        if self._submit is None:
+            raise ValidationError(f"a '{self.execution.kind}' submits no children here")
+        return await self._submit(kind, request, terms)
+
+    async def wait(self, execution_id: str) -> Execution:
+        """Wait for the end of a child and return it."""
+        if self._await is None:
+            raise ValidationError(f"a '{self.execution.kind}' has no children here")
+        return await self._await(execution_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """How long an attempt is given to end before the next, harder means.
+
+    Args:
+        cooperative_s: from the flag to SIGTERM, in seconds; 0: this kind cannot see the flag.
+        terminate_s: from SIGTERM to SIGKILL, in seconds; 0: this kind has no process to signal.
+    """
+
+    cooperative_s: float = 1.0
+    terminate_s: float = 1.0
+
+
+class Kind(Protocol):
+    """A kind of work (DESIGN, "everything is an Execution")."""
+
+    @property
+    def name(self) -> str:
+        """The name of the kind, such as 'job'."""
+
+    @property
+    def children(self) -> frozenset[str]:
+        """The kinds that an attempt may submit."""
+
+    @property
+    def grace(self) -> Grace:
+        """How long an attempt is given to end by itself."""
+
+    def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
+        """Accept a request, or refuse it.
+
+        Raises:
+            ValidationError: it is not acceptable; the message names the field and the remedy.
+        """
+
+    async def run(self, attempt: AttemptHandle) -> Any:
+        """Run an attempt to its end; when this returns or raises, also when cancelled, nothing of it is alive."""
+
+    def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
+        """Say what came of an attempt, from what `run` returned; no I/O."""
+
+    def dependency(self, execution: Execution) -> str | None:
+        """Name the service that an attempt stands on, for its circuit breaker; None: none outside."""
+
+    async def close(self) -> None:
+        """Let go of everything; repeatable."""
+
+
+class Kinds:
+    """The kinds of one installation, by name.
+
+    Args:
+        kinds: the kinds.
+    """
+
+    def __init__(self, *kinds: Kind) -> None:
+        self._by_name: Final = {kind.name: kind for kind in kinds}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all kinds."""
+        return frozenset(self._by_name)
+
+    def get(self, name: str) -> Kind:
+        """Return a kind.
+
+        Raises:
+            ValidationError: there is none of this name.
+        """
+        kind = self._by_name.get(name)
+        if kind is None:
+            known = ", ".join(sorted(self._by_name)) or "none"
+            raise ValidationError(f"kind: there is no kind of work '{name[:64]}'", remedy=f"known: {known}")
+        return kind
+
+    async def close(self) -> None:
+        """Close every kind; repeatable."""
+        for kind in self._by_name.values():
+            await kind.close()

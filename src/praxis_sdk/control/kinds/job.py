@@ -1,0 +1,169 @@
+"""Jobs as a kind of work: untrusted code in a fresh sandbox (spec 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from praxis_sdk.control import failure_policy
+from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Outcome, Plan
+from praxis_sdk.control.kinds.lines import Lines
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.context import StreamName
+from praxis_sdk.model import Draft, EventType, RetryPolicy, Usage
+from praxis_sdk.resources import Resources
+from praxis_sdk.states import ErrorType, ExecutionMode
+
+if TYPE_CHECKING:
+    from praxis_sdk.jobs import JobPayload, JobResult
+    from praxis_sdk.jobs.executor import JobExecutor
+    from praxis_sdk.jobs.metrics import JobMetrics
+
+NAME: Final = "job"
+# Most jobs wait for others or end soon; memory is what cannot be shared. History corrects both.
+CPU_CORES: Final = 0.25
+_MIB: Final = 1 << 20
+# What a job does by itself is deterministic: the same again would come to the same.
+RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT, ErrorType.CRASH}))
+
+
+class JobKind:
+    """Runs jobs with an executor of this process, which is made when the first job comes.
+
+    Args:
+        make_executor: makes the executor.
+        listen: called with each piece of output of an execution as it arrives, beside the log.
+        tell: called with a line when a slow step of an execution begins, beside the log.
+        metrics: told of each job that ended.
+    """
+
+    name = NAME
+    children: frozenset[str] = frozenset()
+    # A sandboxed job sees no flag of ours; SIGTERM is what it is told by.
+    grace = Grace(cooperative_s=0.0, terminate_s=1.0)
+
+    def __init__(
+        self,
+        make_executor: Callable[[], JobExecutor],
+        *,
+        listen: Callable[[str, StreamName, bytes], None] | None = None,
+        tell: Callable[[str, str], None] | None = None,
+        metrics: JobMetrics | None = None,
+    ) -> None:
+        self._make_executor = make_executor
+        self._listen = listen
+        self._tell = tell
+        self._metrics = metrics
+        self._executor: JobExecutor | None = None
+
+    def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
+        """Accept a job's payload, or refuse it with the field that is wrong."""
+        from praxis_sdk.jobs.payload import parse_payload
+
+        if mode is not None:
+            raise ValidationError("mode: a job has none", remedy="leave it out")
+        # The execution names the job; a payload without a name of its own is as good.
+        payload = parse_payload({"job_id": "job", **request})
+        return Plan(
+            control=f"{payload.runtime}:{payload.env}",
+            request=payload.to_json(),
+            requirements=Resources(
+                cpu_cores=CPU_CORES,
+                memory_mb=-(-payload.limits.memory_bytes // _MIB),
+                storage_mb=-(-payload.limits.scratch_bytes // _MIB),
+            ),
+            retry=RETRIES,
+            version=payload.env_version or "",
+            data_sources=tuple(payload.network),
+        )
+
+    async def run(self, attempt: AttemptHandle) -> JobResult:
+        """Run a job in a sandbox of its own."""
+        payload = _payload_of(attempt)
+        if self._executor is None:
+            self._executor = self._make_executor()
+        execution_id, listen = attempt.execution.id, self._listen
+        lines = Lines(lambda stream, line: attempt.log(line, component="work", stream=stream))
+
+        def heard(stream: StreamName, data: bytes) -> None:
+            lines.feed(stream, data)
+            if listen is not None:
+                listen(execution_id, stream, data)
+
+        def told(line: str) -> None:
+            attempt.log(line, component="executor")
+            if self._tell is not None:
+                self._tell(execution_id, line)
+
+        try:
+            result = await self._executor.run(
+                payload,
+                on_output=heard,
+                on_progress=told,
+                terminating=attempt.terminated,
+                counts=lambda: not attempt.cancelled.is_set(),
+            )
+        finally:
+            lines.end()
+        if self._metrics is not None:
+            self._metrics.ended(result)
+        return result
+
+    def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
+        """Say what came of a job."""
+        result: JobResult = ending
+        uses = (
+            Draft(
+                EventType.DATA_ACCESS,
+                f"{use.host}:{use.port}",
+                {"allowed": use.allowed, "sent_bytes": use.sent_bytes, "received_bytes": use.received_bytes},
+                component="egress",
+            )
+            for use in result.network
+        )
+        return Outcome(
+            status=result.status,
+            outputs=result.outputs,
+            result=result.to_json(),
+            failure=failure_policy.of_job(
+                result, retry_timeouts=attempt.execution.terms.retry.retry_timeouts
+            ),
+            usage=Usage(
+                wall_s=result.usage.wall_s,
+                cpu_s=result.usage.cpu_s,
+                peak_memory_bytes=result.usage.peak_memory_bytes,
+                network_bytes=sum(use.sent_bytes + use.received_bytes for use in result.network) or None,
+                storage_bytes=result.usage.scratch_bytes,
+            ),
+            events=tuple(uses),
+        )
+
+    def dependency(self, execution: object) -> str | None:
+        """Name nothing: a job stands on this host alone."""
+        return None
+
+    async def close(self) -> None:
+        """End every sandbox; repeatable."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            await executor.close()
+
+
+def _payload_of(attempt: AttemptHandle) -> JobPayload:
+    """Return the payload of an attempt: named by its execution, with more of what it lacked the last time."""
+    from praxis_sdk.jobs.payload import parse_payload
+
+    execution = attempt.execution
+    assert execution.request is not None
+    request = dict(execution.request)
+    if request.get("job_id", "job") == "job":
+        request["job_id"] = execution.id
+    payload = parse_payload(request)
+    asked, granted = execution.terms.requirements.memory_mb, execution.granted.memory_mb
+    if granted > asked > 0:  # raised after a failure for want of resources
+        more = {"memory_bytes": payload.limits.memory_bytes * granted // asked}
+        payload = payload.model_copy(update={"limits": payload.limits.model_copy(update=more)})
+    return payload
+
+
+__all__ = ["NAME", "JobKind"]

@@ -1,0 +1,185 @@
+"""Tools as a kind of work: a contract and its arguments, run on the engine that fits (spec 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from praxis_sdk.control import failure_policy
+from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Outcome, Plan
+from praxis_sdk.control.kinds.lines import Lines
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.context import StreamName
+from praxis_sdk.model import Execution, RetryPolicy, Usage
+from praxis_sdk.resources import Resources
+from praxis_sdk.states import ErrorType, ExecutionMode
+from praxis_sdk.units import parse_seconds
+
+if TYPE_CHECKING:
+    from praxis_sdk.execution.contracts import ToolContract
+    from praxis_sdk.execution.outcome import ToolOutcome
+    from praxis_sdk.execution.registry import EngineRegistry
+
+NAME: Final = "tool"
+CPU_CORES: Final = 0.25
+MEMORY_MB: Final = 256
+# What a tool did outside may not be done twice unless whoever submits it says so; a service that was away never
+# saw it.
+RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT}))
+_FIELDS: Final = ("contract", "args", "engine", "trusted", "workspace", "timeout")
+# Engines whose services others answer for: when one fails, a breaker leaves it alone for a while.
+_SERVICES: Final = frozenset({"docker", "dagger", "remote-mcp", "kubernetes"})
+
+
+class ToolKind:
+    """Runs contracts on the engines of a registry, which is made when the first tool comes.
+
+    Args:
+        make_registry: makes the registry.
+        listen: called with each piece of output of an execution as it arrives, beside the log.
+        tell: called with a line when a slow step of an execution begins, beside the log.
+    """
+
+    name = NAME
+    children: frozenset[str] = frozenset()
+    grace = Grace(cooperative_s=0.0, terminate_s=2.0)
+
+    def __init__(
+        self,
+        make_registry: Callable[[], EngineRegistry],
+        *,
+        listen: Callable[[str, StreamName, bytes], None] | None = None,
+        tell: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._make_registry = make_registry
+        self._listen = listen
+        self._tell = tell
+        self._registry: EngineRegistry | None = None
+
+    def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
+        """Accept a contract with its arguments, or refuse it with the field that is wrong."""
+        from praxis_sdk.execution.arguments import check_arguments
+
+        if mode is not None:
+            raise ValidationError("mode: a tool has none", remedy="leave it out")
+        for name in request:
+            if name not in _FIELDS:
+                raise ValidationError(f"request.{name}: unknown", remedy=f"known are {', '.join(_FIELDS)}")
+        contract = _contract_of(request)
+        args = request.get("args") or {}
+        if not isinstance(args, Mapping):
+            raise ValidationError("request.args: must be an object", remedy="give arguments by name")
+        check_arguments(contract.parameters, dict(args))
+        kept: dict[str, Any] = {
+            "contract": contract.model_dump(mode="json", exclude_none=True),
+            "args": dict(args),
+        }
+        for name, form in (("engine", str), ("trusted", bool), ("workspace", str)):
+            if request.get(name) is not None:
+                if not isinstance(request[name], form):
+                    raise ValidationError(f"request.{name}: {request[name]!r} has the wrong form")
+                kept[name] = request[name]
+        if request.get("timeout") is not None:
+            kept["timeout"] = _seconds(request["timeout"])
+        return Plan(
+            control=contract.name,
+            request=kept,
+            requirements=Resources(cpu_cores=CPU_CORES, memory_mb=MEMORY_MB),
+            retry=RETRIES,
+            version=contract.version or "",
+        )
+
+    async def run(self, attempt: AttemptHandle) -> ToolOutcome:
+        """Run a tool on its engine, or on another that fits."""
+        from praxis_sdk.execution.context import RunContext
+        from praxis_sdk.execution.runner import ToolRunner
+
+        execution = attempt.execution
+        request = execution.request
+        assert request is not None
+        if self._registry is None:
+            self._registry = self._make_registry()
+        listen = self._listen
+        lines = Lines(lambda stream, line: attempt.log(line, component="work", stream=stream))
+
+        def heard(stream: StreamName, data: bytes) -> None:
+            lines.feed(stream, data)
+            if listen is not None:
+                listen(execution.id, stream, data)
+
+        def told(line: str) -> None:
+            attempt.log(line, component="engine")
+            if self._tell is not None:
+                self._tell(execution.id, line)
+
+        context = RunContext(
+            execution_id=execution.id if execution.attempt == 1 else f"{execution.id}.{execution.attempt}",
+            workspace=Path(request.get("workspace") or "."),
+            timeout_s=request.get("timeout"),
+            on_output=heard,
+            on_progress=told,
+            terminating=attempt.terminated,
+        )
+        try:
+            return await ToolRunner(self._registry).run(
+                _contract_of(request),
+                request["args"],
+                context,
+                engine=request.get("engine"),
+                trusted=bool(request.get("trusted")),
+            )
+        finally:
+            lines.end()
+
+    def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
+        """Say what came of a tool's run."""
+        outcome: ToolOutcome = ending
+        return Outcome(
+            status=outcome.status,
+            outputs={"exit_code": outcome.exit_code, "stdout": outcome.stdout},
+            result=outcome.to_json(),
+            failure=failure_policy.of_tool(
+                outcome, retry_timeouts=attempt.execution.terms.retry.retry_timeouts
+            ),
+            usage=Usage(
+                wall_s=outcome.duration_s,
+                cpu_s=outcome.usage.cpu_s,
+                peak_memory_bytes=outcome.usage.peak_memory_bytes,
+            ),
+        )
+
+    def dependency(self, execution: Execution) -> str | None:
+        """Name the engine's service."""
+        if execution.request is None:
+            return None
+        engine = execution.request.get("engine") or execution.request["contract"].get("engine")
+        return f"engine:{engine}" if engine in _SERVICES else None
+
+    async def close(self) -> None:
+        """Clean up every engine; repeatable."""
+        registry, self._registry = self._registry, None
+        if registry is not None:
+            await registry.cleanup_all()
+
+
+def _contract_of(request: Mapping[str, Any]) -> ToolContract:
+    import json
+
+    from praxis_sdk.execution.loading import parse_contract
+
+    contract = request.get("contract")
+    if not isinstance(contract, Mapping):
+        raise ValidationError("request.contract: missing or no object", remedy="give the tool's contract")
+    # JSON is YAML: one reader, with its messages, for what comes from files and what comes from programs.
+    return parse_contract(json.dumps(contract), source="request.contract").contract
+
+
+def _seconds(value: object) -> float:
+    try:
+        return parse_seconds(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ValidationError(f"request.timeout: {error}") from error
+
+
+__all__ = ["NAME", "ToolKind"]

@@ -1,0 +1,62 @@
+"""Liveness on one machine: a worker whose process died is known to be dead at once, not when its lease runs out.
+
+Each worker holds a lock on a file of its own, which the kernel releases when the process is gone, whatever
+ended it. A lock that can be had belongs to nobody: its worker is dead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from praxis_sdk.model import Worker
+
+
+class Liveness:
+    """The locks of the workers that share a folder.
+
+    Args:
+        folder: where the locks are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, int] = {}
+
+    def hold(self, worker_id: str) -> None:
+        """Lock a worker's file until `release`, or until this process ends."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._path(worker_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held[worker_id] = lock
+
+    def release(self, worker_id: str) -> None:
+        """Let a worker's file go; repeatable."""
+        lock = self._held.pop(worker_id, None)
+        if lock is not None:
+            self._path(worker_id).unlink(missing_ok=True)
+            os.close(lock)
+
+    async def dead(self, workers: Sequence[Worker]) -> Sequence[Worker]:
+        """Return those workers whose process is certainly gone; of others nothing is known."""
+        return [worker for worker in workers if worker.id not in self._held and self._is_dead(worker.id)]
+
+    def _is_dead(self, worker_id: str) -> bool:
+        try:
+            lock = os.open(self._path(worker_id), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False  # of another machine, or of another folder
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            self._path(worker_id).unlink(missing_ok=True)
+            return True
+        finally:
+            os.close(lock)
+
+    def _path(self, worker_id: str) -> Path:
+        return self._folder / f"{worker_id}.lock"

@@ -1,0 +1,84 @@
+"""The monitor: answers to what people and programs ask of all executions (spec 4, sections 6 and 8)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from praxis_sdk.clock import Clock
+from praxis_sdk.control.metrics import ExecutionMetrics, summarise
+from praxis_sdk.control.reports import BatchReport, report_batch
+from praxis_sdk.errors import ValidationError
+from praxis_sdk.model import Event, Execution
+from praxis_sdk.store import EventFilter, ExecutionFilter, Store
+from praxis_sdk.store.changes import verify_chain
+
+_PAGE: Final = 1000
+
+
+class ExecutionMonitor:
+    """Asks the store; changes nothing.
+
+    Args:
+        store: where executions live.
+        clock: the time.
+    """
+
+    def __init__(self, store: Store, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock = clock or Clock()
+
+    async def get_metrics(self, since: float | None = None, until: float | None = None) -> ExecutionMetrics:
+        """Return the metrics of a time window (spec 4, property 24).
+
+        Args:
+            since, until: seconds since 1970; the last hour, up to now, where they are missing.
+        """
+        end = self._clock.time() if until is None else until
+        begin = end - 3600.0 if since is None else since
+        if begin >= end:
+            raise ValidationError("window: ends before it begins", remedy="give an earlier beginning")
+        ended = await self._store.ended(begin, end)
+        counts = await self._store.counts()
+        workers = await self._store.workers()
+        return summarise(ended, counts, workers, begin, end)
+
+    async def query_logs(self, wanted: EventFilter, *, limit: int = _PAGE) -> list[Event]:
+        """Return events of any execution that match all filters, the latest first (spec 4, property 25)."""
+        return await self._store.query_events(wanted, limit=limit)
+
+    async def batch_report(self, batch_id: str) -> BatchReport:
+        """Return the report of a batch, as far as it has come (spec 4, property 40).
+
+        Raises:
+            ValidationError: there is no such batch.
+        """
+        batch = await self._store.batch(batch_id)
+        if batch is None:
+            raise ValidationError(
+                f"batch: there is no '{batch_id[:128]}'", remedy="'praxis batch list' shows them"
+            )
+        members: list[Execution] = []
+        before: str | None = None
+        while page := await self._store.find(ExecutionFilter(batch_id=batch.id), limit=_PAGE, before=before):
+            members += page
+            before = page[-1].id
+        whole = [await self._store.get(member.id) for member in members]
+        attempts = {member.id: await self._store.attempts(member.id) for member in members}
+        return report_batch(batch, whole, attempts, self._clock.time())
+
+    async def verify_audit(self, execution_id: str) -> str:
+        """Check that nothing in an execution's audit trail was altered or removed.
+
+        Returns:
+            What is wrong, in one line; empty: nothing.
+
+        Raises:
+            UnknownExecution: there is none.
+        """
+        execution = await self._store.get(execution_id)
+        events: list[Event] = []
+        while page := await self._store.events(
+            execution_id, after=events[-1].seq if events else -1, limit=_PAGE
+        ):
+            events += page
+        return verify_chain((event for event in events if event.seq < execution.next_seq), execution.chain)

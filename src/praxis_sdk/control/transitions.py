@@ -1,0 +1,235 @@
+"""The transitions of an execution's life cycle: each a named function that returns a guarded change.
+
+    submit --> submitted --release--> queued --start--> running --finish--> completed, failed, timed_out ...
+                   ^                    ^                 | |
+                   |'------- retry -----|-----------------' |--give_back, requeue_preempted--> queued
+                   '--------------------'                   '--cancel--> cancelling --finish--> cancelled
+
+Nothing else changes a status. A change that comes too late does not hold, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from praxis_sdk.model import Draft, Ending, EventType, Execution, Failure, Flag, Level, Stop, Usage
+from praxis_sdk.resources import Resources
+from praxis_sdk.states import HELD, WAITING, ExecutionStatus, Priority, ServiceClass
+from praxis_sdk.store.changes import Change, failure_to_json, usage_to_json
+
+# How much later an execution stands in the queue for each step down, in seconds: so waiting that long lifts
+# an execution by one step (ageing), nothing starves, and the order needs no recomputation as time passes.
+AGEING_STEP_S: Final = 600.0
+_STEPS: Final = {Priority.CRITICAL: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
+_BATCH_STEPS: Final = len(_STEPS)  # all batch work stands behind all real-time work of its time
+
+
+def rank_of(priority: Priority, service_class: ServiceClass, at: float) -> int:
+    """Return a place in the queue, smaller first: real-time before batch, then priority, then age.
+
+    Args:
+        at: since when it waits, seconds since 1970.
+
+    Returns:
+        Milliseconds; two executions that differ by one step of priority swap places when one has waited
+        `AGEING_STEP_S` longer (spec 4, property 18; DESIGN, scheduler).
+    """
+    steps = _STEPS[priority] + (_BATCH_STEPS if service_class is ServiceClass.BATCH else 0)
+    return round((at + steps * AGEING_STEP_S) * 1000)
+
+
+def release(execution: Execution, now: float) -> Change:
+    """Queue an execution whose time has come."""
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.QUEUED,
+        "queued_at": now,
+        "due_at": None,
+        "reason": "",
+    }
+    if execution.attempt == 0:  # one that is tried again keeps its place
+        update["rank"] = rank_of(execution.terms.priority, execution.terms.service_class, now)
+    return Change(execution.id, frozenset({ExecutionStatus.SUBMITTED}), execution.token, update)
+
+
+def postpone(execution: Execution, due_at: float, reason: str) -> Change:
+    """Let a submitted execution wait until another time, inside its window."""
+    decision = Draft(EventType.DECISION, reason, {"due_at": due_at}, component="scheduler")
+    update = {"due_at": due_at}
+    return Change(execution.id, frozenset({ExecutionStatus.SUBMITTED}), execution.token, update, (decision,))
+
+
+def start(execution: Execution, worker_id: str, now: float) -> Change:
+    """Begin an attempt on a worker, and reserve what the execution needs there."""
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.RUNNING,
+        "reason": "",
+        "worker_id": worker_id,
+        "token": execution.token + 1,
+        "attempt": execution.attempt + 1,
+        "attempt_at": now,
+        "stop": None,
+    }
+    if execution.started_at is None:
+        update["started_at"] = now
+    return Change(execution.id, frozenset({ExecutionStatus.QUEUED}), execution.token, update)
+
+
+def begin_at_once(execution: Execution, worker_id: str, now: float) -> Change:
+    """Begin an attempt of a submitted execution without queueing it: its submitter runs it himself."""
+    change = start(execution, worker_id, now)
+    update = {**change.update, "due_at": None}
+    return replace(change, when=frozenset({ExecutionStatus.SUBMITTED}), update=update, actor="submitter")
+
+
+def preempt(execution: Execution, for_id: str) -> Change:
+    """Have a running batch attempt stopped, because its room is needed for a real-time execution."""
+    message = f"preempted by {for_id}"
+    decision = Draft(EventType.DECISION, message, {"for": for_id}, component="scheduler")
+    return Change(
+        execution.id,
+        frozenset({ExecutionStatus.RUNNING}),
+        execution.token,
+        {"stop": Stop.PREEMPT},
+        (decision,),
+    )
+
+
+def requeue_preempted(execution: Execution, events: Sequence[Draft], usage: Usage | None) -> Change:
+    """Queue a preempted execution again, at its old place, without spending a retry."""
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.QUEUED,
+        "reason": "preempted",
+        "worker_id": "",
+        "stop": None,
+        "preemptions": execution.preemptions + 1,
+        "usage": usage,
+    }
+    running = frozenset({ExecutionStatus.RUNNING})
+    return Change(execution.id, running, execution.token, update, tuple(events), Ending.PREEMPTED)
+
+
+def give_back(execution: Execution, reason: str, events: Sequence[Draft] = ()) -> Change:
+    """Queue an execution again whose worker ends in good order, without spending a retry."""
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.QUEUED,
+        "reason": reason,
+        "worker_id": "",
+        "stop": None,
+    }
+    running = frozenset({ExecutionStatus.RUNNING})
+    return Change(execution.id, running, execution.token, update, tuple(events), Ending.RELEASED)
+
+
+def cancel_waiting(execution: Execution, reason: str, now: float, actor: str) -> Change:
+    """End an execution that no worker holds."""
+    update = {"status": ExecutionStatus.CANCELLED, "reason": reason, "ended_at": now, "due_at": None}
+    return Change(execution.id, WAITING, execution.token, update, actor=actor)
+
+
+def cancel_running(execution: Execution, reason: str, actor: str) -> Change:
+    """Ask for the end of a running attempt; whatever it says from now on, the execution ends cancelled."""
+    update = {"status": ExecutionStatus.CANCELLING, "reason": reason, "stop": Stop.CANCEL}
+    running = frozenset({ExecutionStatus.RUNNING})
+    return Change(execution.id, running, execution.token, update, actor=actor)
+
+
+def finish_cancelled(
+    execution: Execution,
+    now: float,
+    events: Sequence[Draft],
+    usage: Usage | None,
+    failure: Failure | None = None,
+) -> Change:
+    """End an execution whose cancellation was asked for, once its attempt is dead."""
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.CANCELLED,
+        "ended_at": now,
+        "worker_id": "",
+        "stop": None,
+        "usage": usage,
+        "failure": failure,
+    }
+    cancelling = frozenset({ExecutionStatus.CANCELLING})
+    return Change(execution.id, cancelling, execution.token, update, tuple(events), Ending.CANCELLED)
+
+
+def finish(
+    execution: Execution,
+    now: float,
+    status: ExecutionStatus,
+    *,
+    outputs: Any = None,
+    result: Any = None,
+    failure: Failure | None = None,
+    usage: Usage | None = None,
+    events: Sequence[Draft] = (),
+    flags: Sequence[Flag] = (),
+    ending: Ending | None = None,
+) -> Change:
+    """End an execution by what its attempt came to."""
+    assert status.final, "only a final status ends an execution"
+    update: dict[str, Any] = {
+        "status": status,
+        "reason": failure.message if failure else "",
+        "ended_at": now,
+        "worker_id": "",
+        "stop": None,
+        "outputs": outputs,
+        "result": result,
+        "failure": failure,
+        "usage": usage,
+    }
+    if status.succeeded:
+        update["progress"] = 1.0
+    if flags:
+        update["flags"] = (*execution.flags, *(flag for flag in flags if flag not in execution.flags))
+    if usage is not None:
+        events = (*events, Draft(EventType.ACTION, "usage", usage_to_json(usage)))
+    running = frozenset({ExecutionStatus.RUNNING})
+    ended = _ending_of(status) if ending is None else ending
+    return Change(execution.id, running, execution.token, update, tuple(events), ended)
+
+
+def retry(
+    execution: Execution,
+    failure: Failure,
+    due_at: float,
+    *,
+    granted: Resources | None = None,
+    usage: Usage | None = None,
+    events: Sequence[Draft] = (),
+    ending: Ending = Ending.FAILED,
+) -> Change:
+    """Have a failed execution tried again after a pause, with more resources where `granted` says so."""
+    number = execution.retries + 1
+    pause_until = {"due_at": due_at, "retry": number, "failure": failure_to_json(failure)}
+    message = f"retry {number} of {execution.terms.retry.max_retries}: {failure.message}"
+    told = Draft(EventType.RETRY, message, pause_until, Level.WARN, "failure-policy")
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.SUBMITTED,
+        "reason": f"waits for retry {number}: {failure.message}",
+        "due_at": due_at,
+        "worker_id": "",
+        "stop": None,
+        "retries": number,
+        "failure": failure,
+        "usage": usage,
+    }
+    if granted is not None:
+        update["granted"] = granted
+    running = frozenset({ExecutionStatus.RUNNING})
+    return Change(execution.id, running, execution.token, update, (*events, told), ending)
+
+
+def note(execution_id: str, events: Sequence[Draft], *, token: int | None = None, **update: Any) -> Change:
+    """Append events, and tell progress, a checkpoint or flags beside them; a status does not change so."""
+    assert "status" not in update, "a status changes by a transition of its own"
+    return Change(execution_id, HELD if token is not None else frozenset(), token, update, tuple(events))
+
+
+def _ending_of(status: ExecutionStatus) -> Ending:
+    if status is ExecutionStatus.TIMED_OUT:
+        return Ending.TIMED_OUT
+    return Ending.FAILED if status is ExecutionStatus.FAILED else Ending.COMPLETED

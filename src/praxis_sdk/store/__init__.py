@@ -1,0 +1,24 @@
+"""The store: every execution, its events and everything that must survive the process."""
+
+from praxis_sdk.store.changes import Change, Settled
+from praxis_sdk.store.protocol import (
+    EventFilter,
+    ExecutionFilter,
+    Round,
+    RoundScope,
+    Store,
+    StoreConflict,
+    UnknownExecution,
+)
+
+__all__ = [
+    "Change",
+    "EventFilter",
+    "ExecutionFilter",
+    "Round",
+    "RoundScope",
+    "Settled",
+    "Store",
+    "StoreConflict",
+    "UnknownExecution",
+]

@@ -1,0 +1,259 @@
+"""Changes of executions, and what comes of them: pure, so that every store settles them alike.
+
+A change says under which conditions it holds (where the execution stands, which attempt speaks) and what is
+then different. A store reads the execution under a lock, has the change settled here, and writes what comes
+of it in the same transaction: the execution, its events, the attempt that ended, the worker's reservation.
+A change that does not hold changes nothing: so the late word of a lost or cancelled attempt is discarded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from praxis_sdk.model import (
+    AUDITED,
+    Attempt,
+    Draft,
+    Ending,
+    Event,
+    EventType,
+    Execution,
+    Failure,
+    Level,
+    Usage,
+)
+from praxis_sdk.resources import ZERO, Resources
+from praxis_sdk.states import HELD, ExecutionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A guarded change of one execution.
+
+    Args:
+        execution_id: which one.
+        when: it holds where the execution stands so; empty: wherever.
+        token: it holds for the attempt of this fencing token only; None: for any.
+        update: fields of `Execution` with their new values.
+        events: what is appended to the stream; a change of status adds its own event before them.
+        ending: how the current attempt ended, where it did.
+        actor: who changed it, for the audit.
+    """
+
+    execution_id: str
+    when: frozenset[ExecutionStatus] = frozenset()
+    token: int | None = None
+    update: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[Draft, ...] = ()
+    ending: Ending | None = None
+    actor: str = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of a change that held.
+
+    Args:
+        before, after: the execution.
+        events: its new events, numbered and chained.
+        attempt: the attempt that ended.
+    """
+
+    before: Execution
+    after: Execution
+    events: tuple[Event, ...] = ()
+    attempt: Attempt | None = None
+
+
+def settle(execution: Execution, change: Change, now: float) -> Settled | None:
+    """Apply a change to an execution as it is now.
+
+    Args:
+        execution: as the store has it.
+        change: what shall be different.
+        now: seconds since 1970.
+
+    Returns:
+        What came of it; None where the change does not hold.
+    """
+    if not holds(execution, change):
+        return None
+    after = execution.but(**change.update) if change.update else execution
+    if after.flags != execution.flags:  # only ever added: who changes them may not know those of others
+        after = after.but(flags=tuple(dict.fromkeys((*execution.flags, *after.flags))))
+    drafts = change.events
+    if after.status is not execution.status:
+        drafts = (_moved(execution, after, change.actor), *drafts)
+    events, seq, chain = _appended(after, drafts, now)
+    if events:
+        after = after.but(next_seq=seq, chain=chain)
+    attempt = _ended(execution, after, change.ending, now) if change.ending is not None else None
+    return Settled(execution, after, events, attempt)
+
+
+def holds(execution: Execution, change: Change) -> bool:
+    """Whether a change's conditions are met; an execution that has ended takes events alone."""
+    if change.when and execution.status not in change.when:
+        return False
+    if change.token is not None and execution.token != change.token:
+        return False
+    return not (execution.status.final and "status" in change.update)
+
+
+def created(execution: Execution, now: float, drafts: Iterable[Draft] = ()) -> Settled:
+    """Number and chain the first events of an execution that is new."""
+    events, seq, chain = _appended(execution, (_moved(None, execution, "submitter"), *drafts), now)
+    after = execution.but(next_seq=seq, chain=chain)
+    return Settled(execution, after, events)
+
+
+@dataclass(slots=True)
+class Reservations:
+    """By how much the reservations of workers change in one transaction.
+
+    Args:
+        held: per worker, resources and attempts to add; below zero to give back.
+    """
+
+    held: dict[str, tuple[Resources, int]] = field(default_factory=dict)
+
+    def note(self, settled: Settled) -> None:
+        """Take account of an execution that a worker holds now, or holds no more."""
+        before, after = settled.before, settled.after
+        held_before = before.status in HELD and bool(before.worker_id)
+        held_after = after.status in HELD and bool(after.worker_id)
+        if held_before and held_after and before.worker_id == after.worker_id:
+            return
+        if held_before:
+            amount, count = self.held.get(before.worker_id, (ZERO, 0))
+            self.held[before.worker_id] = amount - before.granted, count - 1
+        if held_after:
+            amount, count = self.held.get(after.worker_id, (ZERO, 0))
+            self.held[after.worker_id] = amount + after.granted, count + 1
+
+
+def _moved(before: Execution | None, after: Execution, actor: str) -> Draft:
+    data: dict[str, Any] = {"from": str(before.status) if before else None, "to": str(after.status)}
+    if before is None:
+        context = after.context or {}
+        data |= {
+            "kind": after.kind,
+            "control": after.control,
+            "version": context.get("version"),
+            "agent": context.get("agent_id"),
+            "mode": str(after.mode) if after.mode else None,
+            "priority": str(after.terms.priority),
+            "request": context.get("request_digest"),
+        }
+    if after.worker_id and after.status in HELD:
+        data |= {"worker": after.worker_id, "attempt": after.attempt, "token": after.token}
+    if after.reason:
+        data["reason"] = after.reason
+    if after.status.final:
+        data["duration_s"] = round(after.elapsed_s(after.ended_at or 0.0), 6)
+        data["failure"] = failure_to_json(after.failure) if after.failure else None
+    data["actor"] = actor
+    level = Level.ERROR if after.status is ExecutionStatus.FAILED else Level.INFO
+    return Draft(EventType.STATUS, str(after.status), data, level)
+
+
+def _appended(
+    execution: Execution, drafts: Iterable[Draft], now: float
+) -> tuple[tuple[Event, ...], int, str]:
+    events: list[Event] = []
+    seq, chain = execution.next_seq, execution.chain
+    for draft in drafts:
+        at = float(now if draft.at is None else draft.at)  # as every store gives it back
+        entry = (execution.id, seq, at, draft.type, draft.message, draft.data, draft.level, draft.component)
+        if draft.type in AUDITED:
+            chain = entry_hash(chain, *entry)
+            events.append(Event(*entry, chain))
+        else:
+            events.append(Event(*entry))
+        seq += 1
+    return tuple(events), seq, chain
+
+
+def _ended(execution: Execution, after: Execution, ending: Ending, now: float) -> Attempt:
+    return Attempt(
+        execution_id=execution.id,
+        number=execution.attempt,
+        token=execution.token,
+        worker_id=execution.worker_id,
+        started_at=now if execution.attempt_at is None else execution.attempt_at,
+        ended_at=now,
+        ending=ending,
+        failure=after.failure,
+        usage=after.usage,
+    )
+
+
+# -- the chain of audit entries
+
+_entry_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def entry_hash(
+    chain: str,
+    execution_id: str,
+    seq: int,
+    at: float,
+    type_: str,
+    message: str,
+    data: Mapping[str, Any],
+    level: str,
+    component: str,
+) -> str:
+    """Return the hash of an audit entry, which covers the entry before it through `chain`."""
+    entry = [chain, execution_id, seq, at, type_, message, data, level, component]
+    return hashlib.sha256(_entry_json(entry).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def verify_chain(events: Iterable[Event], chain: str) -> str:
+    """Check the audit entries of one execution, in order.
+
+    Args:
+        events: its events; those that are no audit entries are passed over.
+        chain: the hash of the last entry, as the execution has it.
+
+    Returns:
+        What is wrong, in one line; empty: nothing was altered or removed.
+    """
+    running = ""
+    for event in events:
+        if event.type not in AUDITED:
+            continue
+        entry = (event.seq, event.at, event.type, event.message, event.data, event.level, event.component)
+        running = entry_hash(running, event.execution_id, *entry)
+        if running != event.hash:
+            return f"entry {event.seq} was altered, or one before it was altered or removed"
+    return "" if running == chain else "entries at the end were removed"
+
+
+# -- records as JSON
+
+
+def failure_to_json(failure: Failure) -> dict[str, Any]:
+    """Return a failure as JSON."""
+    return {
+        "category": str(failure.category),
+        "error_type": str(failure.error_type),
+        "code": failure.code,
+        "message": failure.message,
+        "detail": failure.detail,
+    }
+
+
+def usage_to_json(usage: Usage) -> dict[str, Any]:
+    """Return a usage as JSON."""
+    return {
+        "wall_s": usage.wall_s,
+        "cpu_s": usage.cpu_s,
+        "peak_memory_bytes": usage.peak_memory_bytes,
+        "network_bytes": usage.network_bytes,
+        "storage_bytes": usage.storage_bytes,
+    }

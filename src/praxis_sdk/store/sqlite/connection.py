@@ -1,0 +1,99 @@
+"""Connections to the database file, and what their errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from praxis_sdk.errors import PraxisError, ValidationError
+from praxis_sdk.store.protocol import StoreUnavailable
+
+MEMORY: Final = ":memory:"
+BUSY_S: Final = 30.0  # how long another process may hold the lock for a transaction of its own
+_CACHE_KIB: Final = 64 * 1024
+_JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def create_file(path: str) -> None:
+    """Create the database's file where it is missing, for its owner alone: requests may hold secrets.
+
+    Raises:
+        StoreUnavailable: it cannot be created.
+    """
+    if path == MEMORY:
+        return
+    try:
+        if os.path.exists(path):
+            return
+        # It gets its name when it is closed: whoever closes a database file lets go of all locks that this
+        # process has on it (POSIX), and another of its connections may be open by then.
+        folder = Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, new = tempfile.mkstemp(prefix=".praxis-", dir=folder)
+        os.close(descriptor)
+        with contextlib.suppress(FileExistsError):  # somebody else was faster
+            os.link(new, path)
+        os.unlink(new)
+    except OSError as error:
+        raise StoreUnavailable(f"the store {path} cannot be opened: {error.strerror}") from error
+
+
+def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+    """Return a connection in autocommit mode; transactions are opened by name.
+
+    Args:
+        path: the database's file, or `MEMORY`.
+        read_only: it refuses to write.
+
+    Raises:
+        sqlite3.Error: the file is no database, or cannot be opened.
+    """
+    connection = sqlite3.connect(
+        path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        # FULL: a commit is on the disk when it returns. Journals of savepoints are small and stay in memory.
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "temp_store = MEMORY",
+            f"cache_size = -{_CACHE_KIB}",
+            f"journal_size_limit = {_JOURNAL_LIMIT_BYTES}",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def explained(error: BaseException, path: str) -> BaseException:
+    """Return what an error of a statement means for the caller, chained to it; Praxis' own stay as they are."""
+    if isinstance(error, PraxisError) or not isinstance(error, sqlite3.Error | UnicodeError):
+        return error
+    meaning: PraxisError
+    if isinstance(error, UnicodeError):
+        meaning = ValidationError(f"text that is no Unicode cannot be kept: {error}")
+    elif (error_code(error) & 0xFF) in _DAMAGED:
+        meaning = StoreUnavailable(
+            f"the store {path} is damaged or is no database: {error}",
+            remedy="move it away and put a backup in its place; `sqlite3 FILE .recover` may rescue what it holds",
+        )
+    else:
+        meaning = StoreUnavailable(f"the store {path} cannot be used now: {error}")
+    meaning.__cause__ = error
+    return meaning
+
+
+def error_code(error: sqlite3.Error) -> int:
+    """Return SQLite's code of an error; 0 where it has none."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code if isinstance(code, int) else 0
