@@ -96,6 +96,7 @@ def submit(
         if not wait:
             return made, None, await control.served({one["kind"] for one in given.works})
         following.tell(f"submitted {made.id}: {made.size} executions")
+        following.on_leaving = f"{made.id} stays: 'praxis batch report {made.id}' says how it stands"
         await batch_records.ended(control, made, following.tell)
         return made, await batch_records.reported(control, made, following.tell), True
 

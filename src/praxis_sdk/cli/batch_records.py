@@ -62,7 +62,7 @@ async def executions_of(
     return found
 
 
-async def ended(control: Control, batch: Batch, say: Say) -> OwnWorker:
+async def ended(control: Control, batch: Batch, say: Say) -> None:
     """Return when all executions of a batch have ended; where nobody would run them, run them here.
 
     Args:
@@ -71,8 +71,7 @@ async def ended(control: Control, batch: Batch, say: Say) -> OwnWorker:
         say: told how far it is.
     """
     executions = await executions_of(control.store, batch.id)
-    own = OwnWorker(control, {one.kind for one in executions}, say)
-    async with own:
+    async with OwnWorker(control, {one.kind for one in executions}, say):
         telling = asyncio.create_task(_tell(control.store, batch, say))
         try:
             for one in executions:
@@ -81,7 +80,6 @@ async def ended(control: Control, batch: Batch, say: Say) -> OwnWorker:
         finally:
             telling.cancel()
             await asyncio.wait([telling])
-    return own
 
 
 async def _tell(store: Store, batch: Batch, say: Say) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -20,8 +22,7 @@ _COLUMNS: Final = (
     "execution",
     "status",
     "priority",
-    "kind",
-    "control",
+    "work",
     "age",
     "elapsed",
     "progress",
@@ -80,7 +81,13 @@ def ps(
         other = "'praxis ps --all' shows those that ended" if not show_all and not status else ""
         streams.emit_lines([f"no such execution{f'; {other}' if other else ''}"])
         return 0
-    streams.emit(render(streams, _COLUMNS, [_row(one, now) for one in shown]))
+    rows = [_row(one, now) for one in shown]
+    columns: Sequence[str] = _COLUMNS
+    if os.isatty(streams.result_fd):  # there is little room for columns that hold nothing
+        kept = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
+        columns = [columns[place] for place in kept]
+        rows = [tuple(row[place] for place in kept) for row in rows]
+    streams.emit(render(streams, columns, rows))
     if more:
         streams.emit_lines([f"and more (--limit {2 * limit})"])
     return 0
@@ -94,8 +101,7 @@ def _row(execution: Execution, now: float) -> tuple[str, ...]:
         execution.id,
         str(execution.status),
         str(execution.terms.priority),
-        execution.kind,
-        execution.control,
+        f"{execution.kind} {execution.control}",
         write_span(now - execution.submitted_at),
         write_span(execution.elapsed_s(now)) if execution.started_at is not None else "-",
         progress,

@@ -44,6 +44,7 @@ class Following:
         self._live: LiveOutput | None = None
         self.followed = ""  # the execution, once it is known
         self.gave_back = False  # this process would have run it
+        self.on_leaving = ""  # said in place of that, where something else was waited for
 
     def tell(self, text: str, tone: Tone = "plain") -> None:
         """Tell people a line, in order with the work's output."""
@@ -156,6 +157,8 @@ class Following:
 
     def _left(self, interruption: Interrupted) -> str:
         name = interruption.number.name
+        if self.on_leaving:
+            return f"{name}: {self.on_leaving}"
         if not self.followed:
             return f"ended by {name}"
         goes_on = "went back to the queue" if self.gave_back else "goes on"

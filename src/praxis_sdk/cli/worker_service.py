@@ -15,6 +15,7 @@ from praxis_sdk.cli.worker_plane import worker_plane
 if TYPE_CHECKING:
     from praxis_sdk.cli.chosen_store import ChosenStore
     from praxis_sdk.control.plane import ControlPlane
+    from praxis_sdk.control.prometheus import ControlMetrics
     from praxis_sdk.model import Execution, Worker
 
 PATIENCE_S: Final = 30.0  # a worker outlives the restart of its server
@@ -91,15 +92,20 @@ class _Service:
         request = self._request
         async with contextlib.AsyncExitStack() as stack:
             control = await stack.enter_async_context(connected(chosen, patience_s=PATIENCE_S))
+            numbers = _numbers() if request.metrics is not None else None
             plane = worker_plane(
-                control, slots=request.slots, cpu_cores=request.cpu_cores, memory_mb=request.memory_mb
+                control,
+                slots=request.slots,
+                cpu_cores=request.cpu_cores,
+                memory_mb=request.memory_mb,
+                metrics=numbers,
             )
             await stack.enter_async_context(plane)
             self._starting = None
-            if request.metrics is not None:
+            if request.metrics is not None and numbers is not None:
                 from praxis_sdk.cli.metrics_page import served
 
-                url = await stack.enter_async_context(served(request.metrics, _page(control)))
+                url = await stack.enter_async_context(served(request.metrics, _page(control, numbers)))
                 self._say(f"metrics at {url}")
             assert plane.worker is not None
             self._say(f"worker {plane.worker.id} takes work from {chosen.label}")
@@ -165,11 +171,14 @@ def _fits_any(execution: Execution, workers: Sequence[Worker]) -> bool:
     return any(execution.kind in one.kinds and execution.granted.fits_in(one.capacity) for one in workers)
 
 
-def _page(control: Control) -> Callable[[], Awaitable[bytes]]:
-    from praxis_sdk.cli.metrics import measured
+def _numbers() -> ControlMetrics:
     from praxis_sdk.control.prometheus import ControlMetrics
 
-    numbers = ControlMetrics()
+    return ControlMetrics()
+
+
+def _page(control: Control, numbers: ControlMetrics) -> Callable[[], Awaitable[bytes]]:
+    from praxis_sdk.cli.metrics import measured
 
     async def page() -> bytes:
         numbers.update(await measured(control, METRICS_WINDOW_S))

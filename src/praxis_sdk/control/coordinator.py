@@ -23,7 +23,7 @@ from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.ids import new_id
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Batch, Event, EventType, Execution
-from praxis_sdk.states import WAITING, ExecutionMode, ExecutionStatus, Priority
+from praxis_sdk.states import WAITING, ExecutionMode, ExecutionStatus, Priority, ServiceClass
 from praxis_sdk.store import ExecutionFilter, Settled, Store
 
 MAX_WAITING: Final = 1_000_000
@@ -66,6 +66,7 @@ class ExecutionCoordinator:
         self._stopping = stopping
         self._experience = Experience(store, self._clock)
         self._waiting_known = (0.0, 0)  # when it was counted, and what came of it
+        self._counting: asyncio.Task[None] | None = None
         self._requests: dict[str, Execution] = {}
         self._awaited: Counter[str] = Counter()
         self._ended: dict[str, Execution] = {}
@@ -237,17 +238,23 @@ class ExecutionCoordinator:
         return kept
 
     async def _room_for(self, count: int) -> None:
-        counted_at, waiting = self._waiting_known
+        counted_at, _ = self._waiting_known
         if self._clock.monotonic() - counted_at >= _COUNTS_ARE_GOOD_FOR_S or counted_at == 0.0:
-            counts = (await self._store.counts()).by_status
-            waiting = sum(number for status, number in counts.items() if status in WAITING)
-            counted_at = self._clock.monotonic()
+            if self._counting is None or self._counting.done():  # a thousand who submit at once count once
+                self._counting = asyncio.create_task(self._count_waiting())
+            await asyncio.shield(self._counting)
+        counted_at, waiting = self._waiting_known
         if waiting + count > self._max_waiting:
             raise QueueFull(
                 f"{waiting} executions wait, and at most {self._max_waiting} may (max_waiting)",
                 remedy="submit again when some have ended",
             )
         self._waiting_known = counted_at, waiting + count
+
+    async def _count_waiting(self) -> None:
+        counts = (await self._store.counts()).by_status
+        waiting = sum(number for status, number in counts.items() if status in WAITING)
+        self._waiting_known = self._clock.monotonic(), waiting
 
     def _remember(self, executions: Sequence[Execution]) -> None:
         """Keep requests for the dispatcher of this process, which would have to read them back."""
@@ -422,6 +429,7 @@ class ExecutionCoordinator:
             requirements=old.terms.requirements,
             timeout_s=old.terms.timeout_s,
             retry=old.terms.retry,
+            batch=old.terms.service_class is ServiceClass.BATCH,
             labels={**old.labels, RETRY_OF: old.id},
         )
         new = await self.submit_execution(work, old.mode, old.terms.priority)

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.scheduler import POLICY, Decision, SchedulerPolicy, decide
+from praxis_sdk.control.scheduler import POLICY, Decision, SchedulerPolicy, decide, planned_s
+from praxis_sdk.control.windows import Committed
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution
@@ -64,6 +65,7 @@ class Dispatcher:
         self._candidates = CANDIDATES  # of the first look of a round
         self._wider_from = 0.0  # on the monotonic clock
         self._seen = 0
+        self._planned: dict[str, Committed] = {}  # windowed work that waits for its planned start
         self._rung: asyncio.Task[int] | None = None
 
     async def run(self) -> None:
@@ -121,13 +123,26 @@ class Dispatcher:
         made: list[tuple[Decision, int]] = []
 
         def ask(seen: Round) -> Sequence[Change]:
-            decision = decide(seen, self._policy)
+            decision = decide(seen, self._policy, tuple(self._planned.values()))
             made.append((decision, len(seen.waiting)))
             return decision.changes
 
         settled = await self._store.schedule(scope, ask)
         decision, seen = made[-1] if made else (Decision(), 0)
+        self._note_plans(settled)
         return decision, seen, settled
+
+    def _note_plans(self, settled: Sequence[Settled]) -> None:
+        """Remember when windowed work will run, so that the next plan goes around it."""
+        now = self._clock.time()
+        if self._planned:
+            self._planned = {name: one for name, one in self._planned.items() if one.start_at > now}
+        for after in (one.after for one in settled):
+            if after.status is not ExecutionStatus.SUBMITTED or after.due_at is None:
+                continue
+            lasts_s = planned_s(after, self._policy)
+            if lasts_s is not None:
+                self._planned[after.id] = Committed(after.due_at, after.due_at + lasts_s, after.granted)
 
     async def _hand_over(self, settled: Sequence[Settled], accept: dict[str, Accept]) -> None:
         begun: list[tuple[Accept, Execution]] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,14 +37,18 @@ from praxis_sdk.control.schedules import Schedules
 from praxis_sdk.control.telemetry import Telemetry
 from praxis_sdk.control.tracing import Tracing
 from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
+from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Settled, Store
 
 _MIB: Final = 1 << 20
+_PAUSE_S: Final = 1.0
 # Work waits more than it computes: so many attempts per core at most.
 SLOTS_PER_CORE: Final = 64
 NETWORK_MBPS: Final = 1000
+
+events = get_logger("praxis.control")
 
 
 @dataclass(frozen=True)
@@ -163,9 +167,9 @@ class ControlPlane:
         if self.worker is not None:
             await self.worker.start()
         if self._options.dispatch:
-            self._tasks.append(asyncio.create_task(self.dispatcher.run()))
+            self._tasks.append(asyncio.create_task(self._lasting("dispatcher", self.dispatcher.run)))
         if self._options.keep:
-            self._tasks.append(asyncio.create_task(self.keeper.run()))
+            self._tasks.append(asyncio.create_task(self._lasting("keeper", self.keeper.run)))
         return self
 
     async def __aexit__(
@@ -200,6 +204,15 @@ class ControlPlane:
             if self._tracing is not None:
                 await self._tracing.close()
             await self._notifications.close()
+
+    async def _lasting(self, part: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Have a part run to the end: a defect in one round must not leave a process that only looks alive."""
+        while True:
+            try:
+                await run()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round may be without it
+                events.error("plane.part_failed", part=part, detail=repr(error))
+                await self._clock.sleep(_PAUSE_S)
 
     # -- what the parts tell each other
 

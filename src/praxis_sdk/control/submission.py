@@ -84,11 +84,10 @@ class Work:
         Raises:
             ValidationError: a field is unknown or has the wrong form.
         """
-        known = [one.name for one in dataclasses.fields(cls)]
         for name in document:
-            if name not in known:
+            if name not in _FIELDS:
                 raise ValidationError(
-                    f"{name}: not a field of a submission", remedy=f"known are {', '.join(known)}"
+                    f"{name}: not a field of a submission", remedy=f"known are {', '.join(_FIELDS)}"
                 )
         kind, request = document.get("kind"), document.get("request")
         if not isinstance(kind, str) or not kind:
@@ -111,6 +110,9 @@ class Work:
             if not isinstance(name, str) or not isinstance(value, str):
                 raise ValidationError(f"labels.{name}: must be text")
         return cls(**values)
+
+
+_FIELDS: Final = tuple(one.name for one in dataclasses.fields(Work))
 
 
 def make_execution(

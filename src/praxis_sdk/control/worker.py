@@ -265,7 +265,8 @@ class WorkerProcess:
             execution: as it was started, with its request.
         """
         key = f"{execution.id}/{execution.token}"
-        if self._leaving or key in self._held or key in self._reported or execution.worker_id != self.id:
+        known = key in self._held or key in self._reported
+        if self._leaving or self._recalling or known or execution.worker_id != self.id:
             return
         assert execution.request is not None, "an attempt needs its request"
         notebook = Notebook(execution.id, execution.token)

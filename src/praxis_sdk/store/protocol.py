@@ -102,7 +102,8 @@ class RoundScope:
     Args:
         candidates: at most so many that wait, the first in rank order.
         kinds: of these kinds only; empty: of all.
-        batch_running: also the batch executions that run, for preemption; at most so many, 0 for none.
+        batch_running: also the batch executions that run or are being ended, for preemption; at most so many,
+            0 for none.
         local_workers: the caller hands these workers their new attempts itself, so they are not rung for them.
     """
 

@@ -11,7 +11,7 @@ ORDER BY rank, id LIMIT :limit;
 
 -- name: batch_running
 SELECT id, revision FROM executions
-WHERE status IN ('running', 'cancelling') AND status = 'running' AND service_class = 'batch'
+WHERE status IN ('running', 'cancelling') AND service_class = 'batch'
     AND (:kinds IS NULL OR kind IN (SELECT value FROM json_each(:kinds)))
 ORDER BY rank DESC, id DESC LIMIT :limit;
 

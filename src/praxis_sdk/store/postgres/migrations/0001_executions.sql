@@ -58,7 +58,7 @@ CREATE INDEX executions_due ON executions (coalesce(due_at, 0), id) WHERE status
 CREATE INDEX executions_held ON executions (status, id) WHERE status IN ('running', 'cancelling');
 CREATE INDEX executions_worker ON executions (worker_id, id) WHERE worker_id <> '';
 CREATE INDEX executions_batch_running ON executions (rank DESC, id DESC)
-    WHERE status = 'running' AND service_class = 'batch';
+    WHERE status IN ('running', 'cancelling') AND service_class = 'batch';
 
 -- For lists. Every status has its entry in one of them; a queue is listed by `executions_queued`.
 CREATE INDEX executions_final ON executions (status, id)

@@ -31,7 +31,7 @@ ORDER BY rank, id LIMIT $2;
 -- name: round_running
 -- Batch executions that run, those that matter least first. $1: kinds or NULL; $2: at most so many.
 SELECT {EXECUTION} FROM executions
-WHERE status = 'running' AND service_class = 'batch' AND ($1::text[] IS NULL OR kind = ANY ($1))
+WHERE status IN ('running', 'cancelling') AND service_class = 'batch' AND ($1::text[] IS NULL OR kind = ANY ($1))
 ORDER BY rank DESC, id DESC LIMIT $2
 FOR NO KEY UPDATE SKIP LOCKED;
 
