@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -93,6 +94,18 @@ def test_a_batch_is_refused_as_a_whole(at_home: AtHome, document: Any, told: str
     assert (done.returncode, done.stdout) == (2, b"")
     assert told in only_line(done.stderr)
     assert at_home.json("ps", "--all")["executions"] == []
+
+
+def test_ctrl_c_ends_the_waiting_and_keeps_the_batch(at_home: AtHome) -> None:
+    file = write(at_home, "b.json", {"submissions": [job("import signal; signal.pause()")]})
+    process = at_home.start("batch", "submit", file, "--wait")
+    first = process.stderr.readline().decode()
+    batch_id = first.removeprefix("praxis: submitted ").split(":")[0]
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1].decode().splitlines()
+    assert process.returncode == 130
+    assert told[-1].startswith(f"praxis: SIGINT: {batch_id} stays: ")
+    assert len(at_home.json("ps", "--batch", batch_id)["executions"]) == 1
 
 
 def test_an_unknown_batch_is_one_line(at_home: AtHome) -> None:

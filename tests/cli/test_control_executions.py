@@ -58,7 +58,7 @@ def test_the_youngest_come_first_and_ended_ones_when_asked(at_home: AtHome) -> N
     first = submitted(at_home, "-c", "1", "--label", "x=y")
     second = submitted(at_home, "-c", "1", "--priority", "low")
     heading, *rows = at_home("ps").stdout.decode().splitlines()
-    assert heading.split()[:4] == ["execution", "status", "priority", "kind"]
+    assert heading.split()[:4] == ["execution", "status", "priority", "work"]
     assert [row.split()[0] for row in rows] == [second, first]
     assert rows[0].split()[1:5] == ["queued", "low", "job", "python:base"]
     everything = at_home.json("ps", "--all")

@@ -86,8 +86,10 @@ def test_inputs_and_parameters_reach_a_job(at_home: AtHome) -> None:
         (["kind.json"], "kind: there is no kind of work 'warp' (known: job, tool)"),
         (["field.json"], "colour: not a field of a submission"),
         (["payload.json"], "payload.code"),
+        (["labels.json", "--label", "a=b"], "labels: ['red'] has the wrong form"),
         (["-c", "1", "--priority", "top"], "priority: there is no 'top'"),
         (["-c", "1", "--opens", "soon"], "--opens: 'soon' is no time"),
+        (["-c", "1", "--opens", "+99999999d"], "--opens: '+99999999d' is out of reach"),
         (["-c", "1", "--closes", "2020-01-01"], "schedule.closes_at: the window has passed"),
         (["-c", "1", "--opens", "+2h", "--closes", "+1h"], "--closes: the window ends before it begins"),
         (["-c", "1", "--timeout", "long"], "--timeout: "),
@@ -101,6 +103,7 @@ def test_what_cannot_be_submitted_is_one_line(at_home: AtHome, words: list[str],
     (at_home.cwd / "list.json").write_text("[1]")
     (at_home.cwd / "kind.json").write_text('{"kind": "warp", "request": {}}')
     (at_home.cwd / "field.json").write_text('{"kind": "job", "request": {}, "colour": "red"}')
+    (at_home.cwd / "labels.json").write_text('{"kind": "job", "request": {}, "labels": ["red"]}')
     payload = {"schema_version": "1.0", "runtime": "python", "env": "base", "code": 7}
     (at_home.cwd / "payload.json").write_text(json.dumps({"kind": "job", "request": payload}))
     done = at_home("submit", *words)

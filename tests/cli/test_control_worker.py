@@ -96,13 +96,16 @@ def test_two_workers_share_the_work_and_start_nothing_twice(at_home: AtHome) -> 
 
 def test_metrics_are_served_to_prometheus(at_home: AtHome) -> None:
     submitted(at_home, "-c", "1", "--opens", "+2h")
+    ended = submitted(at_home, "-c", "1")
     process = at_home.start("worker", "--metrics-port", "0")
     url = re.search(rb"metrics at (http://\S+)", process.stderr.readline() + process.stderr.readline())
     assert url is not None
+    assert at_home("logs", "-f", ended).returncode == 0
     with urllib.request.urlopen(url[1].decode(), timeout=30) as answer:
         page = answer.read().decode()
     assert 'praxis_executions{status="submitted"} 1.0' in page
     assert "praxis_workers 1.0" in page
+    assert 'praxis_executions_ended_total{error_type="none",kind="job",status="completed"} 1.0' in page
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(url[1].decode() + "/other", timeout=30)
     process.send_signal(signal.SIGTERM)

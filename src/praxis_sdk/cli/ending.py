@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,8 @@ from praxis_sdk.cli.streams import Streams
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
     from praxis_sdk.model import Execution
+
+_LOOK_S: Final = 2.0  # a worker that was killed rings no bell
 
 
 def cancel(
@@ -55,10 +57,23 @@ def cancel(
 async def _cancel(control: Control, execution: Execution, reason: str, *, wait: bool) -> dict[str, Any]:
     asked = await control.coordinator.cancel_execution(execution.id, reason, actor="command line")
     if wait:
-        now = await control.coordinator.wait(execution.id)
+        now = await _ended(control, execution.id)
     else:
         now = await control.store.get(execution.id)
     return {"id": now.id, "status": str(now.status), "asked": asked}
+
+
+async def _ended(control: Control, execution_id: str) -> Execution:
+    """Wait for the end of an execution, also where its worker dies meanwhile and nobody else would notice."""
+    import asyncio
+
+    waiting = asyncio.ensure_future(control.coordinator.wait(execution_id))
+    try:
+        while not (await asyncio.wait([waiting], timeout=_LOOK_S))[0]:
+            await control.bury()
+        return waiting.result()
+    finally:
+        waiting.cancel()
 
 
 def retry(

@@ -11,7 +11,8 @@ from praxis_sdk.units import parse_seconds
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
-_REMEDY: Final = "write for example +2h, or 2026-01-31T22:00 (of this machine's zone unless it has one)"
+_END_OF_YEAR_9999_S: Final = 253_402_300_800
+_REMEDY: Final = "write for example +2h, or 2026-01-31T22:00"
 
 
 def read_moment(text: str | float, field: str, now: float) -> float:
@@ -28,15 +29,22 @@ def read_moment(text: str | float, field: str, now: float) -> float:
     Raises:
         ValidationError: it is none of these.
     """
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        return float(text)
     try:
-        words = str(text).strip()
-        if words.startswith("+"):
-            return now + parse_seconds(words[1:])
-        return datetime.fromisoformat(words).timestamp()
+        at = _seconds(text, now)
     except (ValueError, OverflowError) as error:
         raise ValidationError(f"{field}: {str(text)[:64]!r} is no time", remedy=_REMEDY) from error
+    if not 0 <= at < _END_OF_YEAR_9999_S:  # nothing later can be written as a date
+        raise ValidationError(f"{field}: {str(text)[:64]!r} is out of reach", remedy=_REMEDY)
+    return at
+
+
+def _seconds(text: str | float, now: float) -> float:
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return float(text)
+    words = str(text).strip()
+    if words.startswith("+"):
+        return now + parse_seconds(words[1:])
+    return datetime.fromisoformat(words).timestamp()
 
 
 def read_duration(text: str | float, field: str) -> float:

@@ -48,6 +48,13 @@ class Submission:
         given = {name: value for name, value in fields.items() if value is not None}
         return replace(self, work={**self.work, **given})
 
+    def labelled(self, labels: Mapping[str, str]) -> Submission:
+        """Return it with further labels, which go before those of the same name."""
+        own = self.work.get("labels") or {}
+        if not labels or not isinstance(own, Mapping):  # what is no mapping is refused with the rest
+            return self
+        return self.with_work(labels={**own, **labels})
+
     async def complete(self, control: Control) -> Mapping[str, Any]:
         """Return the work, with the inputs of a job in the artifact store."""
         if self.job is None:

@@ -152,9 +152,8 @@ def submit(
         submission = Submission({"kind": "job"}, job=request)
     else:
         submission = _from_file((words or [""])[0], timeout)
-    submission = submission.but(priority=priority, opens=opens, closes=closes, idempotency_key=key).with_work(
-        batch=batch or None, labels={**submission.work.get("labels", {}), **labels} or None
-    )
+    submission = submission.but(priority=priority, opens=opens, closes=closes, idempotency_key=key)
+    submission = submission.labelled(labels).with_work(batch=batch or None)
     following = Following(streams, show=not as_json, quiet=quiet)
 
     async def work(control: Control) -> tuple[Execution, bool]:

@@ -12,6 +12,7 @@ from typing import Final
 from praxis_sdk.clock import Clock
 from praxis_sdk.control import alerts, failure_policy
 from praxis_sdk.control.alerts import Alert, AlertPolicy, QueueWatch, Raised
+from praxis_sdk.control.leases import JUMP_S, LeaseWatch
 from praxis_sdk.control.scaling import Scaler, Scaling, load_of
 from praxis_sdk.control.schedules import Schedules, next_after
 from praxis_sdk.control.transitions import postpone
@@ -28,7 +29,6 @@ DAY_S: Final = 86_400.0
 AUDIT_DAYS: Final = 90.0
 _SHORTEST_S: Final = 0.05
 _MOST_TOO_SLOW: Final = 1000
-JUMP_S: Final = 2.0  # by how much time of day and monotonic time may come apart between two rounds
 _MOST_MENDED: Final = 1000
 
 events = get_logger("praxis.control")
@@ -67,7 +67,7 @@ class Keeper:
         scaler: what can be scaled; None: nothing.
         retention: how long is kept what happened.
         alerting: when an alert is raised.
-        lease_s: for how long a worker's sign of life counts once times of day cannot be trusted, in seconds.
+        lease_s: for how long a worker's sign of life counts where the time of day tells nothing, in seconds.
     """
 
     def __init__(
@@ -100,11 +100,8 @@ class Keeper:
         self._scaling = Scaling()
         self._pruned_at: float | None = None
         self._too_slow: list[Execution] = []
-        self._lease_s = lease_s
-        self._offset: float | None = None  # of the time of day against monotonic time
+        self._leases = LeaseWatch(lease_s)
         self._mended = False
-        # Once the clock was set: each worker's lease, and since when it has been seen unchanged.
-        self._leases: dict[str, tuple[float, float]] | None = None
 
     async def run(self) -> None:
         """Look after everything until cancelled."""
@@ -138,12 +135,14 @@ class Keeper:
     async def bury(self) -> None:
         """Take back what lost workers hold: crashed, to be tried again or to fail (spec 4, property 29)."""
         self._look_at_the_clock()
+        workers = await self._store.workers()
         if self._gone is not None:
-            for worker in await self._gone(await self._store.workers()):
+            for worker in await self._gone(workers):
                 await self._store.beat(worker.id, 0.0)  # a lease that ends at once
         now = self._clock.time()
-        if self._leases is not None:
-            for worker_id in await self._silent(self._leases):
+        silent = self._leases.silent(workers, now, self._clock.monotonic())
+        if silent is not None:
+            for worker_id in silent:
                 await self._store.beat(worker_id, 0.0)
             now = 0.0  # of the others the time of day tells nothing
         for worker_id in await self._store.lose_workers(now):
@@ -155,28 +154,13 @@ class Keeper:
                     self.note_end(settled)
             events.warning("worker.lost", worker_id=worker_id, executions=len(held))
 
-    async def _silent(self, known: dict[str, tuple[float, float]]) -> list[str]:
-        """Return the workers that have given no sign of life for a lease, whatever the time of day is."""
-        now = self._clock.monotonic()
-        seen = {worker.id: worker.lease_until for worker in await self._store.workers()}
-        leases: dict[str, tuple[float, float]] = {}
-        for worker_id, lease_until in seen.items():
-            lease, since = known.get(worker_id, (None, now))
-            leases[worker_id] = lease_until, since if lease == lease_until else now
-        self._leases = leases
-        return [worker_id for worker_id, (_, since) in leases.items() if now - since >= self._lease_s]
-
     # -- a clock that was set
 
     def _look_at_the_clock(self) -> None:
-        offset = self._clock.time() - self._clock.monotonic()
-        before, self._offset = self._offset, offset
-        if before is None or abs(offset - before) < JUMP_S:
-            return
-        events.warning("keeper.clock_was_set", by_s=round(offset - before, 3))
-        self._mended = False
-        if self._leases is None:
-            self._leases = {}
+        by_s = self._leases.jumped(self._clock.time(), self._clock.monotonic())
+        if by_s:
+            events.warning("keeper.clock_was_set", by_s=round(by_s, 3))
+            self._mended = False
 
     async def _mend(self) -> None:
         """Bring what waits for a time that a wrong clock gave it back to where it belongs."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from praxis_sdk.model import Worker
+
+SWEEP_AFTER_S: Final = 86_400.0
 
 
 class Liveness:
@@ -31,6 +35,7 @@ class Liveness:
         lock = os.open(self._path(worker_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._held[worker_id] = lock
+        self._sweep()
 
     def release(self, worker_id: str) -> None:
         """Let a worker's file go; repeatable."""
@@ -53,10 +58,16 @@ class Liveness:
         except BlockingIOError:
             return False
         else:
-            self._path(worker_id).unlink(missing_ok=True)
-            return True
+            return True  # the file stays until the loss is on record, whoever gets that far
         finally:
             os.close(lock)
+
+    def _sweep(self) -> None:
+        """Remove the files of workers that died long ago."""
+        for path in self._folder.glob("*.lock"):
+            old = time.time() - path.stat().st_mtime > SWEEP_AFTER_S
+            if old and path.stem not in self._held and self._is_dead(path.stem):
+                path.unlink(missing_ok=True)
 
     def _path(self, worker_id: str) -> Path:
         return self._folder / f"{worker_id}.lock"

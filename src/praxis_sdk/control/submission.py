@@ -21,6 +21,7 @@ from praxis_sdk.states import ErrorType, ExecutionMode, ExecutionStatus, Priorit
 
 MAX_KEY_CHARS: Final = 256
 MAX_LABELS: Final = 32
+LATEST: Final = 253_402_300_799.0  # the last second of the year 9999, which is as far as dates go
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -43,7 +44,7 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("opens_at", "closes_at"):
             moment = getattr(self, name)
-            if moment is not None and not (isinstance(moment, int | float) and math.isfinite(moment)):
+            if moment is not None and not (isinstance(moment, int | float) and 0 <= moment <= LATEST):
                 raise ValidationError(f"schedule.{name}: {moment!r} is no time", remedy="seconds since 1970")
         if self.opens_at is not None and self.closes_at is not None and self.closes_at <= self.opens_at:
             raise ValidationError(

@@ -38,6 +38,7 @@ _LONGEST_PAUSE_S: Final = 2.0
 _RECALL: Final = "lease_lost"
 _LEAVE: Final = "worker_ends"
 _MOST_REPORTED: Final = 10_000
+_MOST_LOOKS: Final = 10
 
 events = get_logger("praxis.control")
 
@@ -168,9 +169,13 @@ class WorkerProcess:
 
         A round may have given it work that it never began, and an end may not have been written.
         """
-        now = self._clock.time()
-        held = await self._store.held(self.id)
-        await self._store.apply([endings.given_back(one, now) for one in held])
+        for _ in range(
+            _MOST_LOOKS
+        ):  # one that is cancelled between the look and the change takes another look
+            held = await self._store.held(self.id)
+            if not held:
+                return
+            await self._store.apply([endings.given_back(one, self._clock.time()) for one in held])
 
     async def resize(self, slots: int) -> None:
         """Change how many attempts it runs at once; those that run go on (spec 4, property 19)."""

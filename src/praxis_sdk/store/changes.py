@@ -9,7 +9,6 @@ A change that does not hold changes nothing: so the late word of a lost or cance
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +27,7 @@ from praxis_sdk.model import (
 )
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import HELD, ExecutionStatus
+from praxis_sdk.store.json_text import encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _ended(execution: Execution, after: Execution, ending: Ending, now: float) -
 
 # -- the chain of audit entries
 
-_entry_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+_entry_json: Final = encoder(sort_keys=True, ensure_ascii=False)
 
 
 def entry_hash(

@@ -15,6 +15,7 @@ from praxis_sdk.model import Ending, EventType, Failure, Flag, Level, RetryPolic
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory, Priority, ServiceClass
 from praxis_sdk.store.changes import failure_to_json, usage_to_json
+from praxis_sdk.store.json_text import encoder
 
 _Member = TypeVar("_Member", bound=StrEnum)
 
@@ -35,7 +36,7 @@ ENDING: Final = _members(Ending)
 CATEGORY: Final = _members(FailureCategory)
 ERROR_TYPE: Final = _members(ErrorType)
 
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_encode: Final = encoder()
 _decode: Final = json.JSONDecoder().decode
 _ESCAPED: Final = "\x01"
 

@@ -50,8 +50,8 @@ def topics_of(settled: Settled, local_workers: frozenset[str] = frozenset()) -> 
     if after.status in WAITING:
         if moved or after.due_at != before.due_at or after.rank != before.rank:
             topics.add(QUEUE)
-    elif moved and before.status in HELD and after.status not in HELD:
-        topics.add(QUEUE)  # there is room again
+    elif moved and after.status not in HELD:
+        topics.add(QUEUE)  # there is room again, or less to do
     given = moved and after.worker_id not in local_workers
     if after.worker_id and after.status in HELD and (given or after.stop is not before.stop):
         topics.add(f"worker:{after.worker_id}")

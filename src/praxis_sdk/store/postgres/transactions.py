@@ -13,6 +13,7 @@ submitted has an id or an idempotency key, and a change holds once (`store.chang
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -101,11 +102,11 @@ class Transactions:
         collisions = 0
         while True:
             failed: PraxisError | None = None
+            kept: Outcome[T] | None = None
             try:
                 async with self._pool.connection() as connection:
                     if doubtful is not None and await self._kept(connection, writer):
-                        self._ring(doubtful.topics)
-                        return doubtful.result
+                        return self._told(doubtful)
                     doubtful = None
                     if not writer.known:
                         now = self._clock.time()
@@ -126,14 +127,20 @@ class Transactions:
                             await transaction.commit()
                         else:
                             await transaction.rollback()
-                        self._ring(outcome.topics)
-                        return outcome.result
+                        kept = outcome
             except Exception as error:  # noqa: BLE001 patience raises what does not pass
                 await patience.spend(error)
+            if kept is not None:
+                return self._told(kept)
             if isinstance(failed, Collision) and collisions < MAX_COLLISIONS:
                 collisions += 1
             elif failed is not None:
                 raise failed
+
+    def _told(self, outcome: Outcome[T]) -> T:
+        """Ring for what is kept, right after its caller: whoever wakes may find in memory what that one knows now."""
+        asyncio.get_running_loop().call_soon(self._ring, outcome.topics)
+        return outcome.result
 
     async def forget(self, writers: Iterable[Writer]) -> None:
         """Remove the rows of writers that are done, and those that nobody has used for long."""
