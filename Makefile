@@ -50,11 +50,14 @@ check: $(ENVIRONMENT) ## Check format, lint, types and that the generated refere
 	if (($${#failed[@]})); then echo "check: FAILED: $${failed[*]}"; exit 1; fi; \
 	echo "check: all is well"
 
-bench: system-packages-bench $(ENVIRONMENT) ## Measure what each engine costs, beside what it is made of
+bench: system-packages-bench $(ENVIRONMENT) ## Measure engines, jobs and the control plane, beside their peers
+	@scripts/bench-peers
 	@echo "bench: running benchmarks"
 	@$(BIN)/python scripts/with_docker.py $(BIN)/python -m benchmarks $(ARGUMENTS)
 
-soak: system-packages-test $(ENVIRONMENT) ## Run 10,000 hostile and honest jobs, and look for leaks (JOBS=10000)
+soak: system-packages-test $(ENVIRONMENT) ## Simulate 10,000 seeds, then run 10,000 hostile and honest jobs (SEEDS=, JOBS=)
+	@echo "soak: running tests/simulation"
+	@PYTHONPATH=scripts:. $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000)
 	@echo "soak: running tests/soak"
 	@PYTHONPATH=scripts:. $(BIN)/python -m tests.soak --jobs $(or $(JOBS),10000) $(ARGUMENTS)
 

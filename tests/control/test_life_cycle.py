@@ -180,8 +180,7 @@ async def test_a_tail_goes_on_from_any_place_until_the_end(plane: ControlPlane, 
     seen: list[int] = []
 
     async def follow() -> None:
-        async for event in plane.coordinator.tail(execution_id, after=0):
-            seen.append(event.seq)
+        seen.extend([event.seq async for event in plane.coordinator.tail(execution_id, after=0)])
 
     following = asyncio.create_task(follow())
     kind.open("gate")
@@ -266,7 +265,9 @@ async def test_a_second_plane_on_the_same_store_shares_the_work(
 
 
 async def test_batch_reports_hold_every_execution(plane: ControlPlane, tmp_path: Path) -> None:
-    batch = await plane.coordinator.submit_batch("nightly", [work(value=n) for n in range(5)] + [work("raise")])
+    batch = await plane.coordinator.submit_batch(
+        "nightly", [work(value=n) for n in range(5)] + [work("raise")]
+    )
     from praxis_sdk.store import ExecutionFilter
 
     members = await plane.coordinator.find(ExecutionFilter(batch_id=batch.id))

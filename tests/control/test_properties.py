@@ -1,6 +1,7 @@
 """Properties of spec 4 that take a whole plane to show: each with at least 100 examples, on the embedded store."""
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,9 @@ def test_property_3_complete_execution_audit_trail(
         if act == "log":
             assert told.count(EventType.LOG) == lines
             assert {EventType.DECISION, EventType.DATA_ACCESS} <= set(told)
-            assert [event.message for event in events if event.type is EventType.ACTION][0] == "wrote a letter"
+            assert (
+                next(event.message for event in events if event.type is EventType.ACTION) == "wrote a letter"
+            )
         (ended,) = [event for event in events if event.data.get("to") == str(execution.status)]
         assert execution.status is (ExecutionStatus.FAILED if act == "raise" else ExecutionStatus.COMPLETED)
         assert ended.data["duration_s"] >= 0
@@ -144,7 +147,7 @@ def test_property_22_comprehensive_status_tracking_and_event_emission(acts: list
             info = await plane.coordinator.get_execution(execution.id)
             moves = await store.events(execution.id, types=frozenset({EventType.STATUS}))
             assert [one.data["to"] for one in moves][-1] == str(info.status)
-            for earlier, later in zip(moves, moves[1:], strict=False):
+            for earlier, later in itertools.pairwise(moves):
                 assert later.data["from"] == earlier.data["to"]
                 assert later.at >= earlier.at
                 assert "actor" in later.data

@@ -12,6 +12,7 @@ from praxis_sdk.control.experience import Experience
 from praxis_sdk.control.info import ExecutionContext, ExecutionInfo
 from praxis_sdk.control.kinds import CancellationRequested, Kinds
 from praxis_sdk.control.submission import (
+    RETRY_OF,
     Schedule,
     Work,
     make_execution,
@@ -27,7 +28,6 @@ from praxis_sdk.states import WAITING, ExecutionMode, ExecutionStatus, Priority,
 from praxis_sdk.store import ExecutionFilter, Settled, Store
 
 MAX_WAITING: Final = 1_000_000
-RETRY_OF: Final = "praxis.retry_of"  # label of an execution that a person asked to try again
 _COUNTS_ARE_GOOD_FOR_S: Final = 1.0
 _PAGE: Final = 1000
 _CANCELLED: Final = frozenset({ExecutionStatus.CANCELLING, ExecutionStatus.CANCELLED})

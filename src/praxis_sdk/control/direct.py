@@ -7,16 +7,20 @@ its worker gets nothing else. What fails is not tried again, since somebody is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from praxis_sdk.clock import Clock
+from praxis_sdk.control.coordinator import ExecutionCoordinator
 from praxis_sdk.control.kinds import AttemptHandle, Grace, Kind, Kinds, Outcome, Plan
 from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.submission import Work, make_execution
+from praxis_sdk.control.tracing import Tracing
 from praxis_sdk.control.transitions import begin_at_once, cancel_running
 from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
+from praxis_sdk.errors import PlatformError, PraxisError
 from praxis_sdk.model import NO_RETRIES, Execution
 from praxis_sdk.states import ExecutionMode, ExecutionStatus
 from praxis_sdk.store import Settled, Store, StoreConflict
@@ -30,16 +34,25 @@ class DirectRun:
         kind: the kind of work; the caller closes it.
         clock: the time.
         liveness: the locks by which others know that this process is alive; None: its lease tells.
+        tracing: told of the execution when it has ended; None: nobody traces.
     """
 
     def __init__(
-        self, store: Store, kind: Kind, *, clock: Clock | None = None, liveness: Liveness | None = None
+        self,
+        store: Store,
+        kind: Kind,
+        *,
+        clock: Clock | None = None,
+        liveness: Liveness | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._kind = _Observed(kind)
         self._clock = clock or Clock()
         self._liveness = liveness
-        self._ended: asyncio.Future[Execution] | None = None
+        self._tracing = tracing
+        self._names: list[str] = []  # of the worker, which takes another one when it was lost
+        self._ended: Execution | None = None
 
     async def run(self, work: Work, mode: ExecutionMode | None = None) -> tuple[Execution, Any]:
         """Run work to its end; when this returns or raises, also when cancelled, nothing of it is alive.
@@ -50,25 +63,27 @@ class DirectRun:
         Raises:
             ValidationError: the request is not acceptable; nothing was started.
             PraxisError: what the kind's `run` raised.
+            PlatformError: it has no result: it was cancelled, or this process was held up past its lease.
             StoreUnavailable: the store cannot be written.
         """
         execution = self._execution(work, mode)
-        self._ended = asyncio.get_running_loop().create_future()
         worker = WorkerProcess(
             self._store,
             Kinds(self._kind),
             Offer(execution.granted, slots=1, kinds=frozenset()),
             clock=self._clock,
             told=self._told,
-            registered=self._liveness.hold if self._liveness is not None else lambda worker_id: None,
+            registered=self._registered,
         )
         await worker.start()
         try:
             return await self._perform(worker, execution)
         finally:
             await worker.stop()
-            if self._liveness is not None:
-                self._liveness.release(worker.id)
+            while self._names and self._liveness is not None:
+                self._liveness.release(self._names.pop())
+            if self._ended is None:
+                await self._withdraw(execution.id)
 
     def _execution(self, work: Work, mode: ExecutionMode | None) -> Execution:
         work = dataclasses.replace(work, retry=NO_RETRIES)
@@ -79,7 +94,6 @@ class DirectRun:
         return made.but(status=ExecutionStatus.SUBMITTED, due_at=due_at, queued_at=None)
 
     async def _perform(self, worker: WorkerProcess, execution: Execution) -> tuple[Execution, Any]:
-        assert self._ended is not None
         (kept,) = await self._store.submit([execution])
         change = begin_at_once(kept, worker.id, self._clock.time())
         (begun,) = await self._store.apply([change])
@@ -87,19 +101,38 @@ class DirectRun:
             raise StoreConflict(f"execution {kept.id}: was cancelled before it began")
         worker.accept(begun.after.but(request=execution.request, context=execution.context))
         try:
-            ended = await asyncio.shield(self._ended)
+            await worker.idle()
         except asyncio.CancelledError:
             (asked,) = await self._store.apply([cancel_running(begun.after, "interrupted", "submitter")])
             if asked is not None:
                 worker.ask_to_stop(asked)
+                await worker.idle()
             raise
         if self._kind.error is not None:
             raise self._kind.error
+        # Not told of an end where another has ended it: what a worker reports past its lease does not count.
+        ended = self._ended or await self._store.get(kept.id)
+        if self._ended is None or not self._kind.returned:
+            why = f": {ended.reason}" if ended.reason else ""
+            raise PlatformError(f"execution {ended.id} has no result, it is {ended.status}{why}")
         return ended, self._kind.ending
 
+    async def _withdraw(self, execution_id: str) -> None:
+        """Cancel what did not end here: nobody waits for it any more, so nobody shall begin it."""
+        with contextlib.suppress(PraxisError):  # it was never kept, or the store is away
+            coordinator = ExecutionCoordinator(self._store, Kinds(self._kind), clock=self._clock)
+            await coordinator.cancel_execution(execution_id, "interrupted")
+
+    def _registered(self, worker_id: str) -> None:
+        if self._liveness is not None:
+            self._liveness.hold(worker_id)
+            self._names.append(worker_id)
+
     def _told(self, settled: Settled) -> None:
-        if self._ended is not None and settled.after.status.final and not self._ended.done():
-            self._ended.set_result(settled.after)
+        if settled.after.status.final:
+            self._ended = settled.after
+            if self._tracing is not None:
+                self._tracing.ended(settled.after)
 
 
 class _Observed:
@@ -107,6 +140,7 @@ class _Observed:
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
+        self.returned = False
         self.ending: Any = None
         self.error: Exception | None = None
 
@@ -131,6 +165,7 @@ class _Observed:
         except Exception as error:
             self.error = error
             raise
+        self.returned = True
         return self.ending
 
     def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:

@@ -27,7 +27,9 @@ MOST_CANDIDATES: Final = 16_384
 MOST_RUNNING: Final = 10_000
 LOOK_AGAIN_S: Final = 5.0  # whatever happens, or does not
 _PAUSE_S: Final = 0.5
-_FRUITLESS_SHARE: Final = 0.1  # of the time at most goes into wider looks that find nothing to do
+_FRUITLESS_SHARE: Final = 0.1  # of the time at most goes into looks of one sort that find nothing to do
+_ROUNDS_SHARE: Final = 1 / 3  # of the time at most goes into rounds while a queue stays behind them
+_LONGEST_GATHERING_S: Final = 0.005
 
 events = get_logger("praxis.control")
 
@@ -63,7 +65,9 @@ class Dispatcher:
         self._stopping = stopping
         self._policy = policy
         self._candidates = CANDIDATES  # of the first look of a round
-        self._wider_from = 0.0  # on the monotonic clock
+        self._wide_looks = _Thrift()  # beyond what is usually looked at
+        self._room_looks = _Thrift()  # for batch work that could be stopped
+        self._gather_s = 0.0  # how long ends are gathered before the next round
         self._seen = 0
         self._planned: dict[str, Committed] = {}  # windowed work that waits for its planned start
         self._rung: asyncio.Task[int] | None = None
@@ -74,6 +78,8 @@ class Dispatcher:
             while True:
                 try:
                     again_at = await self.round()
+                    if self._gather_s:
+                        await self._clock.sleep(self._gather_s)
                     await self._wait(again_at)
                 except PraxisError as error:
                     events.warning("dispatcher.failed", detail=str(error))
@@ -92,32 +98,44 @@ class Dispatcher:
         while they find nothing, they are taken no more often than they are worth.
         """
         self._seen = await self._store.changed("queue", 0)
-        scope = RoundScope(self._candidates)
+        usual = self._candidates
+        scope = RoundScope(usual)
+        began = self._clock.monotonic()
+        moments: list[float] = []
         while True:
             accept = self._accept()
-            began = self._clock.monotonic()
+            looked_at = self._clock.monotonic()
             decision, seen, settled = await self._decide(replace(scope, local_workers=frozenset(accept)))
             await self._hand_over(settled, accept)
+            now, fruitless = self._clock.monotonic(), not decision.changes
             if decision.started:
                 self._candidates = min(CANDIDATES, max(FEWEST_CANDIDATES, 2 * decision.started))
-            elif not decision.changes and (scope.batch_running or scope.candidates > self._candidates):
-                now = self._clock.monotonic()
-                self._wider_from = now + (now - began) / _FRUITLESS_SHARE
+            if scope.batch_running:
+                self._room_looks.note(now, now - looked_at, fruitless=fruitless)
+            elif scope.candidates > usual:
+                self._wide_looks.note(now, now - looked_at, fruitless=fruitless)
             more = seen == scope.candidates
             if decision.released or (more and decision.started == seen):
                 scope = RoundScope(CANDIDATES)
                 continue
-            if decision.blocked and not scope.batch_running:
-                wider = replace(scope, batch_running=MOST_RUNNING)
-            elif decision.has_room and more and seen < MOST_CANDIDATES:
-                wider = RoundScope(4 * seen)
+            wants_room = bool(decision.blocked) and not scope.batch_running
+            wants_more = decision.has_room and more and seen < MOST_CANDIDATES
+            if wants_room and now >= self._room_looks.next_at:
+                scope = replace(scope, batch_running=MOST_RUNNING)
+            elif wants_more and (scope.candidates > usual or now >= self._wide_looks.next_at):
+                scope = RoundScope(4 * seen)
             else:
-                return decision.look_again_at
-            left_s = self._wider_from - self._clock.monotonic()
-            if left_s > 0:
-                wider_at = self._clock.time() + left_s
-                return min(wider_at, decision.look_again_at or wider_at)
-            scope = wider
+                break
+        # What was put off is done in time; what was looked at in vain waits for something to happen.
+        if wants_room:
+            moments.append(self._clock.time() + self._room_looks.next_at - now)
+        if wants_more:
+            moments.append(self._clock.time() + self._wide_looks.next_at - now)
+        if decision.look_again_at is not None:
+            moments.append(decision.look_again_at)
+        left_behind = more or decision.started < seen
+        self._gather_s = min(_LONGEST_GATHERING_S, (now - began) / _ROUNDS_SHARE) if left_behind else 0.0
+        return min(moments, default=None)
 
     async def _decide(self, scope: RoundScope) -> tuple[Decision, int, Sequence[Settled]]:
         made: list[tuple[Decision, int]] = []
@@ -179,3 +197,18 @@ class Dispatcher:
         if self._rung.done():
             rung, self._rung = self._rung, None
             rung.result()
+
+
+class _Thrift:
+    """Keeps looks of one sort that find nothing to a small share of the time.
+
+    Attributes:
+        next_at: not before then, on the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self.next_at = 0.0
+
+    def note(self, now: float, took_s: float, *, fruitless: bool) -> None:
+        """Take account of a look."""
+        self.next_at = now + took_s / _FRUITLESS_SHARE if fruitless else 0.0

@@ -134,7 +134,6 @@ class Journal:
             await self.flush()
             if self._unwritten:
                 await self._clock.sleep(AGAIN_S)
-                self._told.set()
 
     async def flush(self) -> None:
         """Write all that was told so far."""

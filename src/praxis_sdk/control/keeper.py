@@ -197,7 +197,8 @@ class Keeper:
     # -- alerts
 
     async def _alert(self) -> None:
-        looked_at, self._too_slow = [*self._running(), *self._too_slow], []
+        ended = self._too_slow
+        looked_at = [*self._running(), *ended]
         found = alerts.long_running(looked_at, self._clock.time(), self._alerting)
         if found:
             applied = await self._store.apply([change for _, change in found])
@@ -205,6 +206,7 @@ class Keeper:
                 # Two may notice the same at once; one of them finds the flag set.
                 if settled is not None and Flag.LONG_RUNNING not in settled.before.flags:
                     self._tell(alert)
+        self._too_slow = [one for one in self._too_slow if one not in ended]
         queued = (await self._store.counts()).by_status.get(ExecutionStatus.QUEUED, 0)
         self._queue, too_deep = self._queue.look(queued, self._clock.time(), self._alerting)
         if too_deep is not None:

@@ -108,6 +108,7 @@ class ControlPlane:
         self._clock = clock or Clock()
         self._liveness = liveness
         self._tasks: list[asyncio.Task[None]] = []
+        self._names: list[str] = []  # of the worker, which takes another one when it was lost
         self._metrics = self._options.metrics
         self._notifications = Notifications(self._options.notifiers, told=self._notified)
         telemetry = self._options.telemetry
@@ -197,9 +198,10 @@ class ControlPlane:
         try:
             if self.worker is not None:
                 await self.worker.stop()
+                # Not where that failed: then its locks tell others that it is dead, once this process is.
+                while self._names and self._liveness is not None:
+                    self._liveness.release(self._names.pop())
         finally:  # the store may be away; what runs and who waits to tell must end all the same
-            if self.worker is not None and self._liveness is not None:
-                self._liveness.release(self.worker.id)
             await self._kinds.close()
             if self._tracing is not None:
                 await self._tracing.close()
@@ -249,6 +251,7 @@ class ControlPlane:
     def _registered(self, worker_id: str) -> None:
         if self._liveness is not None:
             self._liveness.hold(worker_id)
+            self._names.append(worker_id)
 
     def _breaker_changed(self, change: BreakerChange) -> None:
         alert: Alert | None = alerts.breaker_opened(change, self._clock.time())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from praxis_sdk.control.kinds import Plan
+from praxis_sdk.control.telemetry import traceparent_of
 from praxis_sdk.control.transitions import rank_of
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.ids import new_id
@@ -21,6 +22,8 @@ from praxis_sdk.states import ErrorType, ExecutionMode, ExecutionStatus, Priorit
 
 MAX_KEY_CHARS: Final = 256
 MAX_LABELS: Final = 32
+RETRY_OF: Final = "praxis.retry_of"  # label of an execution that a person asked to try again; beside those
+MAX_RAISE: Final = 1000.0  # by how much at most a failure for want of resources raises them
 LATEST: Final = 253_402_300_799.0  # the last second of the year 9999, which is as far as dates go
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -164,7 +167,7 @@ def make_execution(
         kind=work.kind,
         control=plan.control,
         request=plan.request,
-        context=_context(plan, now),
+        context=_context(plan, now, learned=None if work.requirements else requirements),
         terms=terms,
         submitted_at=now,
         mode=plan.mode,
@@ -173,7 +176,7 @@ def make_execution(
         parent_id=parent.id if parent else None,
         schedule_id=schedule_id,
         labels=dict(work.labels),
-        traceparent=work.traceparent or (parent.traceparent if parent else ""),
+        traceparent=work.traceparent or (str(traceparent_of(parent)) if parent else ""),
         status=ExecutionStatus.SUBMITTED if windowed else ExecutionStatus.QUEUED,
         rank=rank_of(priority, service_class, now),
         due_at=max(now, opens_at or now) if windowed else None,
@@ -183,7 +186,7 @@ def make_execution(
 
 
 def read_retry_policy(document: Mapping[str, Any]) -> RetryPolicy:
-    """Read a retry policy as a person writes it: `max_retries`, `first_pause_s`, `retry_on`, `retry_timeouts`.
+    """Read a retry policy as a person writes it, by the fields of `RetryPolicy`.
 
     Raises:
         ValidationError: a field is unknown or has the wrong form.
@@ -200,6 +203,10 @@ def read_retry_policy(document: Mapping[str, Any]) -> RetryPolicy:
             values[name] = value
         elif name == "first_pause_s":
             values[name] = _positive(value, "retry.first_pause_s")
+        elif name in ("resource_factor", "resource_cap"):
+            values[name] = _positive(value, f"retry.{name}")
+            if not 1 <= values[name] <= MAX_RAISE:
+                raise ValidationError(f"retry.{name}: {value!r} is not a number from 1 to {MAX_RAISE:g}")
         elif name == "retry_on":
             try:
                 values[name] = frozenset(ErrorType(one) for one in value)
@@ -209,10 +216,8 @@ def read_retry_policy(document: Mapping[str, Any]) -> RetryPolicy:
                     remedy=f"choose from {', '.join(ErrorType)}",
                 ) from error
         else:
-            raise ValidationError(
-                f"retry.{name}: unknown",
-                remedy="known are max_retries, first_pause_s, retry_on, retry_timeouts",
-            )
+            known = ", ".join(one.name for one in dataclasses.fields(RetryPolicy))
+            raise ValidationError(f"retry.{name}: unknown", remedy=f"known are {known}")
     return RetryPolicy(**values)
 
 
@@ -246,12 +251,14 @@ def read_priority(priority: Priority | str) -> Priority:
         ) from error
 
 
-def _context(plan: Plan, now: float) -> dict[str, Any]:
+def _context(plan: Plan, now: float, *, learned: Resources | None) -> dict[str, Any]:
     canonical = json.dumps(plan.request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     context: dict[str, Any] = {
         "request_digest": hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest(),
         "created_at": now,
     }
+    if learned is not None and learned != plan.requirements:
+        context["requirements_asked"] = plan.requirements.to_json()  # what is reserved, history taught
     if plan.version:
         context["version"] = plan.version
     if plan.agent_id:
@@ -270,7 +277,7 @@ def _check(work: Work, idempotency_key: str | None) -> None:
         )
     if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_KEY_CHARS:
         raise ValidationError(f"idempotency_key: must have 1 to {MAX_KEY_CHARS} characters")
-    if len(work.labels) > MAX_LABELS:
+    if len(work.labels.keys() - {RETRY_OF}) > MAX_LABELS:
         raise ValidationError(f"labels: {len(work.labels)}, and at most {MAX_LABELS} are kept")
     for name, value in work.labels.items():
         if len(name) + len(value) > MAX_KEY_CHARS:

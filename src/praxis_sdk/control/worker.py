@@ -135,10 +135,14 @@ class WorkerProcess:
         await self._tell_state(WorkerState.DRAINING)
         await self._idle.wait()
 
+    async def idle(self) -> None:
+        """Return when it holds no attempt."""
+        await self._idle.wait()
+
     async def stop(self) -> None:
         """End: what still runs is killed and given back to the queue; repeatable."""
         self._leaving = True
-        draining = self._state is not WorkerState.ACTIVE or await self._leave()
+        draining = self._state is WorkerState.GONE or await self._leave()
         for held, _ in list(self._held.values()):
             held.end(_LEAVE)
         await self._idle.wait()
