@@ -13,7 +13,7 @@ from praxis_sdk.cli.streams import Streams
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
-    from praxis_sdk.model import Event, Execution
+    from praxis_sdk.model import Execution
 
 EXIT_ALTERED: Final = 1
 TELL_EVERY: Final = 5000  # executions
@@ -52,19 +52,22 @@ def verify(
 ) -> int:
     """Recompute the chain of hashes over the audit entries. Exit status 1 where one does not hold.
 
-    It tells whether entries were altered or removed in the store; who can write all of the store can also
-    write a new chain, so keep the last hash ('chain' of 'praxis show --json') elsewhere.
+    It tells whether entries, or the request, the status and what came of it, were altered or removed in the
+    store; who can write all of the store can also write a new chain, or remove an execution with all that is
+    kept of it, so keep the last hash ('chain' of 'praxis show --json') elsewhere.
     """
     from praxis_sdk.cli import logs
     from praxis_sdk.cli.control_plane import ask
+    from praxis_sdk.control.monitor import ExecutionMonitor
 
     streams: Streams = context.obj
     logs.configure()
 
     async def work(control: Control) -> tuple[int, list[Finding]]:
+        monitor = ExecutionMonitor(control.store, control.clock)
         checked, findings = 0, []
         async for execution in _wanted(control, execution_id):
-            problem = await _problem(control, execution)
+            problem = await monitor.verify_audit(execution.id)
             if problem:
                 findings.append(Finding(execution.id, problem))
             checked += 1
@@ -101,17 +104,3 @@ async def _wanted(control: Control, execution_id: str | None) -> AsyncIterator[E
         for execution in page:
             yield execution
         before = page[-1].id
-
-
-async def _problem(control: Control, execution: Execution) -> str:
-    """Return what is wrong with the trail of an execution; empty: nothing."""
-    from praxis_sdk.model import AUDITED
-    from praxis_sdk.store.changes import verify_chain
-
-    entries: list[Event] = []
-    after = -1
-    while page := await control.store.events(execution.id, after=after, limit=_PAGE, types=AUDITED):
-        entries += page
-        after = page[-1].seq
-    # What was appended since the execution was read is covered by a later chain.
-    return verify_chain([one for one in entries if one.seq < execution.next_seq], execution.chain)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from praxis_sdk.control.coordinator import ExecutionCoordinator
     from praxis_sdk.control.kinds import Kinds
     from praxis_sdk.control.liveness import Liveness
+    from praxis_sdk.jobs.metrics import JobMetrics
     from praxis_sdk.model import Worker
     from praxis_sdk.store import Store
 
@@ -95,14 +96,19 @@ class Control:
         return able.issuperset(kinds)
 
 
-def kinds_of(home: Home) -> Kinds:
-    """Make the kinds of work that this installation runs; the caller closes them."""
+def kinds_of(home: Home, metrics: JobMetrics | None = None) -> Kinds:
+    """Make the kinds of work that this installation runs; the caller closes them.
+
+    Args:
+        home: of the user.
+        metrics: told of each job that ended; None: nobody counts.
+    """
     from praxis_sdk.control.kinds import Kinds
     from praxis_sdk.control.kinds.job import JobKind
     from praxis_sdk.control.kinds.tool import ToolKind
     from praxis_sdk.execution.engine import builtin_engines
 
-    return Kinds(JobKind(home.executor), ToolKind(builtin_engines))
+    return Kinds(JobKind(home.executor, metrics=metrics), ToolKind(builtin_engines))
 
 
 @contextlib.asynccontextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from praxis_sdk.cli.chosen_store import ChosenStore, StoreOption
 from praxis_sdk.cli.streams import Streams
+
+if TYPE_CHECKING:
+    from praxis_sdk.cli.control_plane import Control
 
 EXIT_OUTDATED = 1
 
@@ -68,6 +71,46 @@ def upgrade(context: typer.Context, store: StoreOption = None, as_json: _Json = 
         streams.emit_lines([f"{chosen.label} has schema {needed} already"])
     else:
         streams.emit_lines([f"{chosen.label} has schema {needed} now"])
+    return 0
+
+
+@db.command()
+def retention(
+    context: typer.Context,
+    days: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Keep executions for N days after their end; 90 or more."),
+    ] = None,
+    log_days: Annotated[
+        float | None, typer.Option(metavar="N", help="Keep their log lines and progress for N days.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: _Json = False,
+) -> int:
+    """Show, or with options change, for how long is kept what happened; workers remove what is older."""
+    from praxis_sdk.cli import logs
+    from praxis_sdk.cli.control_plane import ask
+    from praxis_sdk.control.retention import Retention, retention_of, set_retention
+
+    streams: Streams = context.obj
+    logs.configure()
+
+    async def work(control: Control) -> Retention:
+        kept = await retention_of(control.store)
+        if days is None and log_days is None:
+            return kept
+        whole_days = kept.audit_days if days is None else days
+        wanted = Retention(whole_days, min(kept.noise_days, whole_days) if log_days is None else log_days)
+        await set_retention(control.store, wanted)
+        return wanted
+
+    kept = ask(store, work)
+    if as_json:
+        streams.emit_json({"days": kept.audit_days, "log_days": kept.noise_days})
+    else:
+        streams.emit_lines(
+            [f"executions  {kept.audit_days:g} days after their end", f"log lines   {kept.noise_days:g} days"]
+        )
     return 0
 
 

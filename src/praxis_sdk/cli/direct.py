@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.cli.chosen_store import ChosenStore
+from praxis_sdk.cli.control_plane import LOCKS
 from praxis_sdk.cli.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from praxis_sdk.control.kinds import Kind
     from praxis_sdk.control.submission import Work
-
-LOCKS = "workers"  # of the workers of a home, in it
 
 
 async def run_directly(kind: Kind, work: Work) -> Any:
@@ -27,12 +27,20 @@ async def run_directly(kind: Kind, work: Work) -> Any:
     """
     from praxis_sdk.control.direct import DirectRun
     from praxis_sdk.control.liveness import Liveness
+    from praxis_sdk.control.telemetry import Telemetry
+    from praxis_sdk.control.tracing import Tracing
 
     chosen = ChosenStore.of_user()
+    telemetry = Telemetry.from_environment(os.environ)
     store = await chosen.open()
+    tracing = Tracing(store, telemetry) if telemetry is not None else None
     try:
+        if tracing is not None:
+            tracing.start()
         liveness = Liveness(chosen.home.path / LOCKS)
-        _, ending = await DirectRun(store, kind, liveness=liveness).run(work)
+        _, ending = await DirectRun(store, kind, liveness=liveness, tracing=tracing).run(work)
         return ending
     finally:
+        if tracing is not None:
+            await uninterrupted(tracing.close())
         await uninterrupted(store.close())

@@ -156,7 +156,11 @@ def _lines(found: Account) -> Iterator[str]:
         f"attempts     {execution.attempt}, {execution.retries} of {terms.retry.max_retries} retries spent"
         + (f", preempted {execution.preemptions} times" if execution.preemptions else "")
     )
-    yield f"reserves     {_amounts(execution.granted.to_json())}"
+    asked = (execution.context or {}).get("requirements_asked")
+    learned = f" (learned from earlier ones; asked for {_amounts(asked)})" if asked is not None else ""
+    yield f"reserves     {_amounts(execution.granted.to_json())}{learned}"
+    if terms.expected_s is not None:
+        yield f"expected     {write_span(terms.expected_s)}, as earlier ones took"
     if execution.usage is not None:
         yield f"usage        {_usage(execution.usage)}"
     if execution.flags:

@@ -47,6 +47,9 @@ def ps(
     ] = None,
     kind: Annotated[str | None, typer.Option(metavar="KIND", help="Those of this kind.")] = None,
     batch: Annotated[str | None, typer.Option(metavar="ID", help="Those of this batch.")] = None,
+    flagged: Annotated[
+        bool, typer.Option("--flagged", help="Those that somebody should look at, ended or not.")
+    ] = False,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
@@ -59,7 +62,7 @@ def ps(
     streams: Streams = context.obj
     logs.configure()
     labels = read_pairs(label or (), "--label")
-    statuses = _statuses(status or [], ended=show_all)
+    statuses = _statuses(status or [], ended=show_all or flagged)
 
     async def found(control: Control) -> tuple[list[Execution], float]:
         from praxis_sdk.store import ExecutionFilter
@@ -69,7 +72,13 @@ def ps(
             from praxis_sdk.cli.batch_records import named_batch
 
             batch_id = (await named_batch(control.store, batch)).id
-        wanted = ExecutionFilter(statuses=statuses, labels=labels or None, kind=kind, batch_id=batch_id)
+        wanted = ExecutionFilter(
+            statuses=statuses,
+            labels=labels or None,
+            kind=kind,
+            batch_id=batch_id,
+            flagged=True if flagged else None,
+        )
         return await control.store.find(wanted, limit=limit + 1), control.clock.time()
 
     executions, now = ask(store, found)
@@ -78,7 +87,9 @@ def ps(
         streams.emit_json({"executions": [_brief(one, now) for one in shown], "more": more})
         return 0
     if not shown:
-        other = "'praxis ps --all' shows those that ended" if not show_all and not status else ""
+        other = (
+            "'praxis ps --all' shows those that ended" if not show_all and not status and not flagged else ""
+        )
         streams.emit_lines([f"no such execution{f'; {other}' if other else ''}"])
         return 0
     rows = [_row(one, now) for one in shown]

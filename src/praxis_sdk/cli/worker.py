@@ -27,6 +27,21 @@ def worker(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Offer so much memory: 4G; else all here.")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Offer so much disk space: 100G; else what is free.")
+    ] = None,
+    network: Annotated[
+        int | None, typer.Option(metavar="MBPS", min=1, help="Offer so many Mbit/s; else 1000.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=1000, help="Offer so many GPUs; else none.")
+    ] = None,
+    max_slots: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=100_000, help="Let the slots grow to N and shrink again by use."
+        ),
+    ] = None,
     metrics_port: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve /metrics for Prometheus.")
     ] = None,
@@ -45,11 +60,18 @@ def worker(
 
     streams: Streams = context.obj
     logs.configure(verbose=verbose, unset="" if quiet else "text")
+    amounts = {
+        "cpu_cores": cpu,
+        "memory_mb": _mib(memory, "--memory"),
+        "network_mbps": network,
+        "gpus": gpus,
+        "storage_mb": _mib(storage, "--storage"),
+    }
     request = WorkerRequest(
         drain=drain,
         slots=slots,
-        cpu_cores=cpu,
-        memory_mb=_memory_mb(memory),
+        most_slots=_most_slots(slots, max_slots),
+        offered={name: amount for name, amount in amounts.items() if amount is not None},
         metrics=read_address(metrics_port) if metrics_port is not None else None,
     )
     chosen = ChosenStore.of_user(store)
@@ -62,7 +84,18 @@ def worker(
     return serve(chosen, request, say)
 
 
-def _memory_mb(text: str | None) -> int | None:
+def _most_slots(slots: int | None, max_slots: int | None) -> int:
+    if max_slots is None:
+        return 0
+    if slots is None or max_slots < slots:
+        raise ValidationError(
+            f"--max-slots: {max_slots} goes with fewer --slots to begin with",
+            remedy="give both, such as 8 and 64",
+        )
+    return max_slots
+
+
+def _mib(text: str | None, option: str) -> int | None:
     from praxis_sdk.units import parse_bytes
 
     if text is None:
@@ -70,4 +103,4 @@ def _memory_mb(text: str | None) -> int | None:
     try:
         return max(1, parse_bytes(text) // _MIB)
     except ValueError as error:
-        raise ValidationError(f"--memory: {error}") from error
+        raise ValidationError(f"{option}: {error}") from error

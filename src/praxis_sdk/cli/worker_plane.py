@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.cli.control_plane import kinds_of
 from praxis_sdk.control.notifiers.configuration import from_environment
@@ -20,8 +22,8 @@ def worker_plane(
     control: Control,
     *,
     slots: int | None = None,
-    cpu_cores: float | None = None,
-    memory_mb: int | None = None,
+    most_slots: int = 0,
+    offered: Mapping[str, Any] = MappingProxyType({}),
     metrics: ControlMetrics | None = None,
 ) -> ControlPlane:
     """Make a control plane whose worker offers this host; nothing runs before it is entered.
@@ -29,24 +31,20 @@ def worker_plane(
     Args:
         control: what the command works with.
         slots: attempts at once at most; None: many per core.
-        cpu_cores, memory_mb: what is offered in place of what this host has.
+        most_slots: how many they may become where they are used up; 0: they stay.
+        offered: amounts in place of what this host has, by the fields of `Resources`.
         metrics: counts what happens here; None: nobody counts.
 
     Raises:
         ValidationError: `PRAXIS_NOTIFY` is not acceptable.
     """
     offer = offer_of_this_host(slots=slots)
-    capacity = offer.capacity
-    if cpu_cores is not None:
-        capacity = dataclasses.replace(capacity, cpu_cores=cpu_cores)
-    if memory_mb is not None:
-        capacity = dataclasses.replace(capacity, memory_mb=memory_mb)
     options = PlaneOptions(
-        worker=dataclasses.replace(offer, capacity=capacity),
+        worker=dataclasses.replace(offer, capacity=dataclasses.replace(offer.capacity, **offered)),
         notifiers=from_environment(os.environ),
+        autoscale_slots=most_slots,
         metrics=metrics,
         telemetry=Telemetry.from_environment(os.environ),
     )
-    return ControlPlane(
-        control.store, kinds_of(control.home), options, clock=control.clock, liveness=control.liveness
-    )
+    kinds = kinds_of(control.home, metrics.jobs if metrics is not None else None)
+    return ControlPlane(control.store, kinds, options, clock=control.clock, liveness=control.liveness)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,14 +31,16 @@ class WorkerRequest:
 
     Args:
         drain: end when nothing is left to do.
-        slots, cpu_cores, memory_mb: what it offers; None: what this host has.
+        slots: attempts at once at most; None: many per core.
+        most_slots: how many they may become; 0: they stay.
+        offered: amounts in place of what this host has, by the fields of `Resources`.
         metrics: where its numbers are served; None: nowhere.
     """
 
     drain: bool
     slots: int | None
-    cpu_cores: float | None
-    memory_mb: int | None
+    most_slots: int
+    offered: Mapping[str, float | int]
     metrics: tuple[str, int] | None
 
 
@@ -96,8 +98,8 @@ class _Service:
             plane = worker_plane(
                 control,
                 slots=request.slots,
-                cpu_cores=request.cpu_cores,
-                memory_mb=request.memory_mb,
+                most_slots=request.most_slots,
+                offered=request.offered,
                 metrics=numbers,
             )
             await stack.enter_async_context(plane)

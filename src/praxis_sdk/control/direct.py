@@ -114,7 +114,7 @@ class DirectRun:
         ended = self._ended or await self._store.get(kept.id)
         if self._ended is None or not self._kind.returned:
             why = f": {ended.reason}" if ended.reason else ""
-            raise PlatformError(f"execution {ended.id} has no result, it is {ended.status}{why}")
+            raise PlatformError(f"execution {ended.id} has no result: {ended.status}{why}")
         return ended, self._kind.ending
 
     async def _withdraw(self, execution_id: str) -> None:

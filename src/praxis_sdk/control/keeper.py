@@ -6,13 +6,14 @@ Any process may run one beside others; everything it does is guarded, so it happ
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control import alerts, failure_policy
 from praxis_sdk.control.alerts import Alert, AlertPolicy, QueueWatch, Raised
 from praxis_sdk.control.leases import JUMP_S, LeaseWatch
+from praxis_sdk.control.retention import Retention, retention_of
 from praxis_sdk.control.scaling import Scaler, Scaling, load_of
 from praxis_sdk.control.schedules import Schedules, next_after
 from praxis_sdk.control.transitions import postpone
@@ -26,7 +27,6 @@ from praxis_sdk.store import ExecutionFilter, Settled, Store
 ROUND_S: Final = 5.0
 PRUNE_EVERY_S: Final = 3600.0
 DAY_S: Final = 86_400.0
-AUDIT_DAYS: Final = 90.0
 _SHORTEST_S: Final = 0.05
 _MOST_TOO_SLOW: Final = 1000
 _MOST_MENDED: Final = 1000
@@ -34,23 +34,6 @@ _MOST_MENDED: Final = 1000
 events = get_logger("praxis.control")
 
 Notify = Callable[[Alert], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long is kept what happened (spec 4, section 8).
-
-    Args:
-        audit_days: executions with all that is kept of them, after their end; 90 at least.
-        noise_days: their log lines and progress.
-    """
-
-    audit_days: float = AUDIT_DAYS
-    noise_days: float = AUDIT_DAYS
-
-    def __post_init__(self) -> None:
-        assert self.audit_days >= AUDIT_DAYS, "audit entries are kept for 90 days at least"
-        assert 0 < self.noise_days <= self.audit_days, "nothing is kept longer than its execution"
 
 
 class Keeper:
@@ -65,7 +48,7 @@ class Keeper:
         told: called with every end that came about here.
         gone: of the active workers, those whose process is known to be dead.
         scaler: what can be scaled; None: nothing.
-        retention: how long is kept what happened.
+        retention: how long is kept what happened; None: as the store says.
         alerting: when an alert is raised.
         lease_s: for how long a worker's sign of life counts where the time of day tells nothing, in seconds.
     """
@@ -93,7 +76,7 @@ class Keeper:
         self._told = told
         self._gone = gone
         self._scaler = scaler
-        self._retention = retention or Retention()
+        self._retention = retention
         self._alerting = alerting
         self._queue = QueueWatch()
         self._raised = Raised()
@@ -223,7 +206,7 @@ class Keeper:
     async def _scale(self) -> None:
         if self._scaler is None:
             return
-        load = load_of(await self._store.workers())
+        load = load_of(one for one in await self._store.workers() if self._scaler.covers(one))
         self._scaling, scale = self._scaling.observe(self._clock.time(), load)
         if scale is not None:
             slots = await self._scaler.scale_to(scale.slots)
@@ -233,9 +216,11 @@ class Keeper:
         now = self._clock.time()
         if self._pruned_at is not None and now - self._pruned_at < PRUNE_EVERY_S:
             return
-        self._pruned_at = now
-        noise_before = now - self._retention.noise_days * DAY_S
-        all_before = now - self._retention.audit_days * DAY_S
+        kept = self._retention or await retention_of(self._store)
+        noise_before = now - kept.noise_days * DAY_S
+        all_before = now - kept.audit_days * DAY_S
         removed_events, removed = await self._store.prune(noise_before=noise_before, all_before=all_before)
-        if removed_events or removed:
+        if removed_events or removed:  # and there may be more: on with the next round
             events.info("pruned", events=removed_events, executions=removed)
+        else:
+            self._pruned_at = now

@@ -8,9 +8,9 @@ from praxis_sdk.clock import Clock
 from praxis_sdk.control.metrics import ExecutionMetrics, summarise
 from praxis_sdk.control.reports import BatchReport, report_batch
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.model import Event, Execution
+from praxis_sdk.model import AUDITED, Event, Execution
 from praxis_sdk.store import EventFilter, ExecutionFilter, Store
-from praxis_sdk.store.changes import verify_chain
+from praxis_sdk.store.changes import verify_chain, verify_record
 
 _PAGE: Final = 1000
 
@@ -67,7 +67,7 @@ class ExecutionMonitor:
         return report_batch(batch, whole, attempts, self._clock.time())
 
     async def verify_audit(self, execution_id: str) -> str:
-        """Check that nothing in an execution's audit trail was altered or removed.
+        """Check that nothing in an execution's audit trail was altered or removed, and that the record agrees.
 
         Returns:
             What is wrong, in one line; empty: nothing.
@@ -76,9 +76,11 @@ class ExecutionMonitor:
             UnknownExecution: there is none.
         """
         execution = await self._store.get(execution_id)
-        events: list[Event] = []
-        while page := await self._store.events(
-            execution_id, after=events[-1].seq if events else -1, limit=_PAGE
-        ):
-            events += page
-        return verify_chain((event for event in events if event.seq < execution.next_seq), execution.chain)
+        entries: list[Event] = []
+        after = -1
+        while page := await self._store.events(execution_id, after=after, limit=_PAGE, types=AUDITED):
+            entries += page
+            after = page[-1].seq
+        # What was appended since the execution was read is covered by a later chain.
+        known = [event for event in entries if event.seq < execution.next_seq]
+        return verify_chain(known, execution.chain) or verify_record(execution, known)

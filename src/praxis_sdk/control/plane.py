@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,13 +24,14 @@ from praxis_sdk.control.alerts import Alert, AlertPolicy
 from praxis_sdk.control.breaker import BreakerChange, Breakers
 from praxis_sdk.control.coordinator import MAX_WAITING, ExecutionCoordinator
 from praxis_sdk.control.dispatcher import Dispatcher
-from praxis_sdk.control.keeper import Keeper, Retention
+from praxis_sdk.control.keeper import Keeper
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.monitor import ExecutionMonitor
 from praxis_sdk.control.notifiers.base import Notifier
 from praxis_sdk.control.notifiers.dispatch import Notifications, Outcome
 from praxis_sdk.control.prometheus import ControlMetrics
+from praxis_sdk.control.retention import Retention
 from praxis_sdk.control.scaling import LocalSlots, Scaler
 from praxis_sdk.control.scheduler import POLICY, SchedulerPolicy
 from praxis_sdk.control.schedules import Schedules
@@ -38,7 +39,7 @@ from praxis_sdk.control.telemetry import Telemetry
 from praxis_sdk.control.tracing import Tracing
 from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
 from praxis_sdk.log import get_logger
-from praxis_sdk.model import Execution, WorkerState
+from praxis_sdk.model import Execution, Worker, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Settled, Store
 
@@ -60,7 +61,8 @@ class PlaneOptions:
         dispatch: whether it runs rounds of scheduling.
         keep: whether it looks after lost workers, schedules and alerts.
         max_waiting: most executions that may wait.
-        scheduling, alerting, retention: policies.
+        scheduling, alerting: policies.
+        retention: how long is kept what happened; None: as the store says.
         notifiers: the ways to tell people of an alert.
         scaler: what can be scaled; None: nothing.
         autoscale_slots: most slots that the worker of this process is scaled to; 0: its slots stay.
@@ -74,7 +76,7 @@ class PlaneOptions:
     max_waiting: int = MAX_WAITING
     scheduling: SchedulerPolicy = POLICY
     alerting: AlertPolicy = alerts.DEFAULT_POLICY
-    retention: Retention = field(default_factory=Retention)
+    retention: Retention | None = None
     notifiers: Sequence[Notifier] = ()
     scaler: Scaler | None = None
     autoscale_slots: int = 0
@@ -279,6 +281,10 @@ class _WorkerSlots(LocalSlots):
     def __init__(self, worker: WorkerProcess, slots: int, most: int) -> None:
         super().__init__(slots, most)
         self._worker = worker
+
+    def covers(self, worker: Worker) -> bool:
+        """Whether it is the worker of this process: others have slots of their own."""
+        return worker.id == self._worker.id
 
     async def scale_to(self, slots: int) -> int:
         """Change how many attempts the worker runs at once; those that run go on."""

@@ -162,6 +162,9 @@ class Scaler(Protocol):
     def slots(self) -> int:
         """How many slots there are, or will be once scaling is through."""
 
+    def covers(self, worker: Worker) -> bool:
+        """Whether the slots of a worker are among them, so that its load counts."""
+
     async def scale_to(self, slots: int) -> int:
         """Ask for so many slots, and return how many there will be; what runs goes on undisturbed."""
 
@@ -184,6 +187,10 @@ class LocalSlots:
     def slots(self) -> int:
         """How many attempts may be under way; more may be just after it was lowered."""
         return self._slots
+
+    def covers(self, worker: Worker) -> bool:
+        """Whether a worker counts: as far as this knows, all are of this process."""
+        return True
 
     async def scale_to(self, slots: int) -> int:
         """Change the limit, within what this machine can take."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from praxis_sdk.ids import new_id
 from praxis_sdk.model import Execution, RetryPolicy, Terms
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode, ExecutionStatus, Priority, ServiceClass
+from praxis_sdk.store.changes import request_digest
 
 MAX_KEY_CHARS: Final = 256
 MAX_LABELS: Final = 32
@@ -252,11 +251,7 @@ def read_priority(priority: Priority | str) -> Priority:
 
 
 def _context(plan: Plan, now: float, *, learned: Resources | None) -> dict[str, Any]:
-    canonical = json.dumps(plan.request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    context: dict[str, Any] = {
-        "request_digest": hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest(),
-        "created_at": now,
-    }
+    context: dict[str, Any] = {"request_digest": request_digest(plan.request), "created_at": now}
     if learned is not None and learned != plan.requirements:
         context["requirements_asked"] = plan.requirements.to_json()  # what is reserved, history taught
     if plan.version:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -126,6 +127,9 @@ class WorkerProcess:
             StoreUnavailable: the store cannot be written.
         """
         await self._register()
+        # What is there before work begins stays: the collector need not go through all of it again and again.
+        if not gc.get_freeze_count():
+            gc.freeze()
         self._beating = asyncio.create_task(self._beat())
         self._writing = asyncio.create_task(self._journal.run())
         self._watching = asyncio.create_task(self._watch())

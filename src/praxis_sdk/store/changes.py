@@ -154,6 +154,7 @@ def _moved(before: Execution | None, after: Execution, actor: str) -> Draft:
     if after.reason:
         data["reason"] = after.reason
     if after.status.final:
+        data |= {name: digest_of(value) for name, value in _results(after)}
         data["duration_s"] = round(after.elapsed_s(after.ended_at or 0.0), 6)
         data["failure"] = failure_to_json(after.failure) if after.failure else None
     data["actor"] = actor
@@ -232,6 +233,54 @@ def verify_chain(events: Iterable[Event], chain: str) -> str:
         if running != event.hash:
             return f"entry {event.seq} was altered, or one before it was altered or removed"
     return "" if running == chain else "entries at the end were removed"
+
+
+def verify_record(execution: Execution, events: Iterable[Event]) -> str:
+    """Check that an execution is what its audit trail says: the chain proves the trail, and this the record.
+
+    Args:
+        execution: with request, outputs and result.
+        events: its events in order; those that are no changes of status are passed over.
+
+    Returns:
+        What differs, in one line; empty: nothing.
+    """
+    moves = [event.data for event in events if event.type is EventType.STATUS]
+    if not moves:
+        return "its first entry was removed"
+    first, last = moves[0], moves[-1]
+    told: list[tuple[str, object, object]] = [
+        ("kind", execution.kind, first.get("kind")),
+        ("control", execution.control, first.get("control")),
+        ("status", str(execution.status), last.get("to")),
+    ]
+    if first.get("request") is not None:
+        told.append(("request", request_digest(execution.request), first["request"]))
+    if execution.status.final:
+        kept = {name: digest_of(value) for name, value in _results(execution)}
+        told += [(name, kept.get(name), last.get(name)) for name in _RESULTS]
+    wrong = [name for name, kept_value, trail_value in told if kept_value != trail_value]
+    return f"{', '.join(wrong)} of the record was altered: the audit trail says otherwise" if wrong else ""
+
+
+_RESULTS: Final = ("outputs", "result")
+_value_json: Final = encoder()  # as stores keep it
+
+
+def _results(execution: Execution) -> list[tuple[str, Any]]:
+    """What came of an execution, as far as it has something: the audit trail holds digests of that."""
+    values = (("outputs", execution.outputs), ("result", execution.result))
+    return [(name, value) for name, value in values if value is not None]
+
+
+def digest_of(value: Any) -> str:
+    """Return the sha256 of a value's JSON as it is kept."""
+    return hashlib.sha256(_value_json(value).encode()).hexdigest()
+
+
+def request_digest(request: Any) -> str:
+    """Return the sha256 of a request's JSON with its names in order: equal requests have equal digests."""
+    return hashlib.sha256(_entry_json(request).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 # -- records as JSON
