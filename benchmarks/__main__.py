@@ -11,13 +11,21 @@ import sys
 import structlog
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import density, jobs, tools
+from benchmarks import capacity, control, density, history, jobs, scheduling, tools
 from benchmarks.harness import Comparison, conditions, keep, measure
 
 SUITES = {"tools": tools, "jobs": jobs}
-DENSITY = "density"
+# These measure in their own way, and print what came of it.
+OTHERS = {
+    "density": density,
+    "scheduling": scheduling,
+    "control": control,
+    "capacity": capacity,
+    "history": history,
+}
 
 out = Console(highlight=False, stderr=True)
 
@@ -59,22 +67,40 @@ async def run(suite: str, rounds: int) -> list[Comparison]:
     return comparisons
 
 
+def other(suite: str, rounds: int) -> None:
+    """Measure and keep a suite that measures in its own way."""
+
+    def say(line: str) -> None:
+        out.print(f"[dim]{escape(line)}")
+
+    out.print(f"[bold]{suite}:[/] {OTHERS[suite].TITLE}")
+    if suite == "control":
+        for table in control.tables(asyncio.run(control.run(say, rounds))):
+            out.print(table)
+    elif suite == "scheduling":
+        out.print(scheduling.run(say))
+    elif suite == "history":
+        out.print(asyncio.run(history.run(say, rounds)))
+    else:
+        module = density if suite == "density" else capacity
+        out.print(asyncio.run(module.run(say)))
+    out.print(f"kept in benchmarks/results/{suite}.json")
+
+
 def main() -> int:
     """Run the benchmarks; the figures are the result, so the exit status is 0 whatever they are."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "suites", nargs="*", choices=[*SUITES, DENSITY, []], help="which to run; all unless given"
+        "suites", nargs="*", choices=[*SUITES, *OTHERS, []], help="which to run; all unless given"
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all cases in turn (default 5)")
     parser.add_argument("--json", action="store_true", help="print name and ratio of each case as JSON")
     arguments = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     ratios: dict[str, float | None] = {}
-    for suite in arguments.suites or [*SUITES, DENSITY]:
-        if suite == DENSITY:
-            out.print(f"[bold]{suite}:[/] {density.TITLE}")
-            figures = asyncio.run(density.run(lambda line: out.print(f"[dim]{line}")))
-            out.print(figures)
+    for suite in arguments.suites or [*SUITES, *OTHERS]:
+        if suite in OTHERS:
+            other(suite, arguments.rounds)
             continue
         comparisons = asyncio.run(run(suite, arguments.rounds))
         ratios |= {one.figures.case: one.ratio for one in comparisons}

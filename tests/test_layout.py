@@ -19,6 +19,12 @@ PUBLIC = {
         "DaggerExecutionEngine", "DockerSDKExecutionEngine", "LocalExecutionEngine", "RemoteMCPEngine",
         "SandboxExecutionEngine", "builtin_engines",
     ],
+    "praxis_sdk.control.kinds": [
+        "AttemptHandle", "CancellationRequested", "Grace", "Kind", "Kinds", "Outcome", "Plan",
+    ],
+    "praxis_sdk.control.plane": ["ControlPlane", "PlaneOptions", "offer_of_this_host"],
+    "praxis_sdk.control.submission": ["Schedule", "Work"],
+    "praxis_sdk.store": ["EventFilter", "ExecutionFilter", "Store", "StoreConflict", "UnknownExecution"],
     "praxis_sdk.jobs": ["JobPayload", "JobResult", "JobLimits", "parse_payload", "parse_result", "dedupe_key"],
     "praxis_sdk.sandbox": ["Bind", "Launcher", "Limits", "Policy", "Sandbox", "SandboxExit", "Zygote"],
 }  # fmt: skip

@@ -108,6 +108,37 @@ def test_an_altered_entry_is_found(at_home: AtHome) -> None:
     assert at_home("audit", "verify", ids[0]).returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("statement", "altered"),
+    [
+        ("UPDATE executions SET status = 'failed'", "status"),
+        ("UPDATE executions SET control = 'other'", "control"),
+        ("UPDATE documents SET request = replace(request, '5', '6')", "request"),
+        ("UPDATE results SET outputs = '6'", "outputs"),
+    ],
+)
+def test_an_altered_record_is_found(at_home: AtHome, statement: str, altered: str) -> None:
+    execution_id = at_home.json("submit", "-c", "5", "--wait")["execution"]["id"]
+    with sqlite3.connect(at_home.home / "praxis.db") as file:
+        assert file.execute(statement).rowcount == 1
+    file.close()
+    (found,) = at_home.json("audit", "verify")["findings"]
+    assert found["execution"] == execution_id
+    assert found["problem"].startswith(f"{altered} of the record was altered")
+
+
+def test_how_long_is_kept_what_happened_is_told_and_changed(at_home: AtHome) -> None:
+    kept = at_home.json("db", "retention")
+    assert (kept["days"], kept["log_days"]) == (90, 90)
+    assert at_home("db", "retention", "--days", "365", "--log-days", "14").returncode == 0
+    kept = at_home.json("db", "retention", "--days", "180")
+    assert (kept["days"], kept["log_days"]) == (180, 14)
+    refused = at_home("db", "retention", "--days", "30")
+    assert refused.returncode == 2
+    assert "retention.audit_days: 30 is not" in only_line(refused.stderr)
+    assert at_home.json("db", "retention") == kept
+
+
 # -- PostgreSQL
 
 

@@ -38,6 +38,25 @@ def test_draining_does_not_wait_for_what_no_worker_can_hold(at_home: AtHome) -> 
     assert at_home.json("show", found["id"])["execution"]["status"] == "completed"
 
 
+@pytest.mark.parametrize(
+    ("needs", "offer"),
+    [
+        ({"gpus": 1}, ["--gpus", "1"]),
+        ({"network_mbps": 2000}, ["--network", "2500"]),
+        ({"storage_mb": 1 << 30}, ["--storage", "1025T"]),
+    ],
+)
+def test_work_waits_for_a_worker_that_offers_what_it_needs(
+    at_home: AtHome, needs: dict[str, int], offer: list[str]
+) -> None:
+    file = write(at_home, "s.json", {**job("1"), "requirements": needs})
+    execution_id = submitted(at_home, file)
+    assert at_home("worker", "--drain", "--quiet").returncode == 0
+    assert at_home.json("show", execution_id)["execution"]["status"] == "queued"
+    assert at_home("worker", "--drain", "--quiet", "--slots", "2", "--max-slots", "4", *offer).returncode == 0
+    assert at_home.json("show", execution_id)["execution"]["status"] == "completed"
+
+
 def test_the_first_signal_finishes_what_runs(at_home: AtHome) -> None:
     worker = start_worker(at_home)
     execution_id, follower = running(at_home)
@@ -106,6 +125,7 @@ def test_metrics_are_served_to_prometheus(at_home: AtHome) -> None:
     assert 'praxis_executions{status="submitted"} 1.0' in page
     assert "praxis_workers 1.0" in page
     assert 'praxis_executions_ended_total{error_type="none",kind="job",status="completed"} 1.0' in page
+    assert re.search(r'praxis_jobs_total\{.*status="completed"\} 1.0', page), "its jobs are counted, too"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(url[1].decode() + "/other", timeout=30)
     process.send_signal(signal.SIGTERM)
@@ -119,6 +139,11 @@ def test_metrics_are_served_to_prometheus(at_home: AtHome) -> None:
         (["--metrics-port", "http"], "--metrics-port: 'http' is no port"),
         (["--memory", "much"], "--memory: "),
         (["--slots", "0"], "--slots"),
+        (["--storage", "much"], "--storage: "),
+        (["--gpus", "-1"], "--gpus"),
+        (["--network", "0"], "--network"),
+        (["--max-slots", "8"], "--max-slots: "),
+        (["--slots", "9", "--max-slots", "8"], "--max-slots: "),
     ],
 )
 def test_a_wrong_offer_is_one_line(at_home: AtHome, words: list[str], told: str) -> None:

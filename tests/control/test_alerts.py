@@ -67,6 +67,14 @@ def test_what_takes_twice_as_long_is_flagged_once(
     assert alerts.long_running([life.execution], now + 1e9) == [] or not due
 
 
+def test_what_runs_for_less_than_anybody_would_look_at_is_passed_over() -> None:
+    policy = AlertPolicy(long_running_least_s=1.0)
+    life = running(0.01)
+    life.now = life.execution.started_at + 0.9
+    assert alerts.long_running([life.execution], life.now, policy) == []
+    assert len(alerts.long_running([life.execution], life.now + 0.2, policy)) == 1
+
+
 def test_of_two_monitors_the_second_sees_that_it_was_flagged() -> None:
     life = running(1.0)
     life.now += 10

@@ -8,7 +8,7 @@ import statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.learning import RULES, LearningRules, Lesson, learn, learn_all
+from praxis_sdk.control.learning import RULES, LearningRules, Lesson, learn
 from praxis_sdk.control.scheduler import decide
 from praxis_sdk.model import Usage
 from praxis_sdk.resources import Resources
@@ -89,12 +89,6 @@ def test_only_the_latest_count() -> None:
 def test_unknown_usage_teaches_duration_alone() -> None:
     history = [Ended("job", "c", ExecutionStatus.COMPLETED, None, NOW, NOW, NOW + 7, None, 0)] * 20
     assert learn(history) == Lesson(samples=20, expected_s=7)
-
-
-def test_controls_are_learned_apart() -> None:
-    history = [ended(5, control="a"), ended(50, control="b")] * 20
-    lessons = learn_all(history)
-    assert {control: lesson.expected_s for (_, control), lesson in lessons.items()} == {"a": 5, "b": 50}
 
 
 @settings(max_examples=200, deadline=None)

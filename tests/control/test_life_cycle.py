@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.control.coordinator import QueueFull
+from praxis_sdk.control.kinds import Plan
+from praxis_sdk.control.notifiers.log import LogNotifier
 from praxis_sdk.control.plane import ControlPlane
+from praxis_sdk.control.submission import Work, make_execution
+from praxis_sdk.control.telemetry import traceparent_of
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.model import Ending, EventType, Flag
+from praxis_sdk.model import Ending, EventType, Flag, Worker
+from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus, Priority
-from praxis_sdk.store import Store, StoreConflict, UnknownExecution
+from praxis_sdk.store import ExecutionFilter, Store, StoreConflict, UnknownExecution
 from praxis_sdk.store.changes import verify_chain
+from praxis_sdk.store.protocol import StoreUnavailable
 from tests.control.conftest import MakePlane, work
 from tests.control.scripted import ScriptedKind
 
@@ -59,6 +65,9 @@ async def test_a_key_that_means_something_else_is_refused(plane: ControlPlane) -
         ({"kind": "scripted", "request": {}, "requirements": {"cpu": 1}}, "resources.cpu"),
         ({"kind": "scripted", "request": {}, "requirements": {"cpu_cores": -1}}, "resources.cpu_cores"),
         ({"kind": "scripted", "request": {}, "retry": {"max_retries": -1}}, "retry.max_retries"),
+        ({"kind": "scripted", "request": {}, "retry": {"resource_cap": 0.5}}, "retry.resource_cap"),
+        ({"kind": "scripted", "request": {}, "retry": {"resource_factor": "2"}}, "retry.resource_factor"),
+        ({"kind": "scripted", "request": {}, "retry": {"speed": 2}}, "retry.speed"),
         ({"kind": "scripted", "request": {}, "labels": {"a": 1}}, "labels.a"),
         ({"kind": "scripted", "request": {}, "traceparent": "x"}, "traceparent"),
         ({"kind": "scripted", "request": {}, "id": "no/slash"}, "id"),
@@ -274,3 +283,61 @@ async def test_batch_reports_hold_every_execution(plane: ControlPlane, tmp_path:
     assert len(members) == batch.size == 6
     done = [await plane.coordinator.wait(one.execution_id) for one in members]
     assert sum(one.status is ExecutionStatus.COMPLETED for one in done) == 5
+
+
+async def test_a_submission_says_how_far_a_retry_raises_resources(plane: ControlPlane, store: Store) -> None:
+    policy = {"max_retries": 3, "first_pause_s": 0.001, "resource_factor": 3, "resource_cap": 4}
+    submission = {
+        **work("fail", type="resource"),
+        "requirements": {"cpu_cores": 0.5, "memory_mb": 100},
+        "retry": policy,
+    }
+    execution = await plane.coordinator.run(submission)
+    assert execution.retries == 2, "three times as much, then four times, then there is no more"
+    assert execution.granted.memory_mb == 400
+
+
+async def test_what_has_as_many_labels_as_can_be_is_tried_again(plane: ControlPlane, store: Store) -> None:
+    labels = {f"label-{number}": "x" for number in range(32)}
+    old = await plane.coordinator.run({**work("raise"), "labels": labels})
+    again = await plane.coordinator.retry_execution(old.id)
+    assert (await store.get(again)).labels == {**labels, "praxis.retry_of": old.id}
+
+
+async def test_a_child_belongs_to_the_trace_of_its_parent(plane: ControlPlane, store: Store) -> None:
+    parent = await plane.coordinator.run(work("children", requests=[{"act": "return"}]))
+    (child,) = await store.find(ExecutionFilter(parent_id=parent.id))
+    assert child.traceparent == str(traceparent_of(parent))
+
+
+@pytest.mark.parametrize(
+    ("given", "learned", "asked"),
+    [
+        (None, Resources(memory_mb=64), {"memory_mb": 100}),
+        (None, Resources(memory_mb=100), None),
+        (None, None, None),
+        (Resources(memory_mb=500), Resources(memory_mb=64), None),
+    ],
+)
+def test_where_history_decided_what_is_reserved_the_record_says_so(
+    given: Resources | None, learned: Resources | None, asked: dict[str, int] | None
+) -> None:
+    plan = Plan("control", {}, Resources(memory_mb=100))
+    made = make_execution(Work("scripted", {}, requirements=given), plan, 1.0, requirements=learned)
+    assert made.granted == (given or learned or plan.requirements)
+    assert made.context is not None
+    assert made.context.get("requirements_asked") == asked
+
+
+async def test_a_plane_that_cannot_begin_leaves_nothing_running(
+    make_plane: MakePlane, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(worker: Worker) -> None:
+        raise StoreUnavailable("the store is away")
+
+    before = asyncio.all_tasks()
+    monkeypatch.setattr(store, "put_worker", away)
+    with pytest.raises(StoreUnavailable):
+        async with make_plane(notifiers=[LogNotifier()]):
+            pass
+    assert asyncio.all_tasks() == before

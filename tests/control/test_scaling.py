@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from praxis_sdk.clock import Clock
+from praxis_sdk.control.coordinator import ExecutionCoordinator
+from praxis_sdk.control.keeper import Keeper
+from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.scaling import Load, LocalSlots, Scale, Scaling, ScalingBounds, load_of
 from praxis_sdk.control.scheduler import decide
+from praxis_sdk.control.schedules import Schedules
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.model import Worker
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus
+from praxis_sdk.store import Store
 from tests.control.rounds import BATCH, NOW, World, cores, queued, worker
+from tests.control.scripted import ScriptedKind
 
 MINUTE_S = 60.0
 BOUNDS = ScalingBounds(least=2, most=1000)
@@ -86,6 +94,36 @@ def test_the_scarcest_resource_is_the_load() -> None:
     half = worker("a", Resources(4, 1000), slots=10, held=Resources(2, 900))
     assert load_of([half]) == Load(0.9, 10, 1)
     assert load_of([]) == Load(0.0, 0, 0)
+
+
+async def test_a_worker_scales_by_its_own_load_alone(store: Store, kind: ScriptedKind) -> None:
+    asked: list[int] = []
+
+    class Slots(LocalSlots):
+        def covers(self, worker: Worker) -> bool:
+            return worker.id == "here"
+
+        async def scale_to(self, slots: int) -> int:
+            asked.append(slots)
+            return await super().scale_to(slots)
+
+    class Hurried(Clock):
+        def time(self) -> float:
+            return NOW + 60 * len(rounds)
+
+    rounds: list[int] = []
+    clock = Hurried()
+    coordinator = ExecutionCoordinator(store, Kinds(kind), clock=clock)
+    looking = Keeper(
+        store, clock, Schedules(store, coordinator, clock), running=list, scaler=Slots(4, 100), lease_s=1e9
+    )
+    for name, slots in (("here", 4), ("elsewhere", 1000)):
+        alive = Worker(name, Resources(), slots, frozenset({"scripted"}), lease_until=NOW + 1e9)
+        await store.put_worker(alive)
+    for _ in range(10):
+        await looking.round()
+        rounds.append(1)
+    assert asked == [2], "half of its own 4, which nobody uses, and not half of 1004"
 
 
 async def test_local_slots_stay_within_what_the_machine_takes() -> None:

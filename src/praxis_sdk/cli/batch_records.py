@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from praxis_sdk.cli.control_plane import gather_all
 from praxis_sdk.cli.own_worker import OwnWorker
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.states import ExecutionStatus
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 TELL_EVERY_S: Final = 2.0
 MAX_BATCHES: Final = 10_000
 _PAGE: Final = 1000
-_AT_ONCE: Final = 16
 _OPEN: Final = frozenset(status for status in ExecutionStatus if not status.final)
 
 Say = Callable[[str], None]
@@ -100,12 +98,8 @@ async def reported(control: Control, batch: Batch, say: Say) -> BatchReport:
         batch: which.
         say: told that it takes a while, where it does.
     """
-    from praxis_sdk.control.reports import report_batch
+    from praxis_sdk.control.monitor import ExecutionMonitor
 
-    store = control.store
     if batch.size > _PAGE:
         say(f"reading {batch.size} executions")
-    ids = [one.id for one in await executions_of(store, batch.id)]
-    executions = await gather_all((store.get(one) for one in ids), _AT_ONCE)
-    attempts = await gather_all((store.attempts(one) for one in ids), _AT_ONCE)
-    return report_batch(batch, executions, dict(zip(ids, attempts, strict=True)), control.clock.time())
+    return await ExecutionMonitor(control.store, control.clock).batch_report(batch.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from praxis_sdk.cli.chosen_store import PATIENCE_S, ChosenStore
 from praxis_sdk.cli.interrupts import Interrupted, run_interruptibly, uninterrupted
-from praxis_sdk.errors import PraxisError
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.home import Home
@@ -172,20 +170,3 @@ def ask(given: str | None, question: Callable[[Control], Coroutine[Any, Any, T]]
         raise Interrupted(
             interruption.number, f"ended by {interruption.number.name}; what was asked for may be done"
         ) from None
-
-
-async def gather_all(works: Iterable[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
-    """Await many things, so many at once at most, and return what came of them in order."""
-    room = asyncio.Semaphore(at_once)
-
-    async def one(work: Coroutine[Any, Any, T]) -> T:
-        async with room:
-            return await work
-
-    tasks = [asyncio.ensure_future(one(work)) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except PraxisError:
-        for task in tasks:
-            task.cancel()
-        raise

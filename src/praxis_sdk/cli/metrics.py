@@ -65,12 +65,9 @@ async def measured(control: Control, window_s: float) -> ExecutionMetrics:
         control: what the command works with.
         window_s: how long that time is, in seconds.
     """
-    from praxis_sdk.control.metrics import summarise
+    from praxis_sdk.control.monitor import ExecutionMonitor
 
-    until = control.clock.time()
-    ended = await control.store.ended(until - window_s, until)
-    workers = await control.store.workers()
-    return summarise(ended, await control.store.counts(), workers, until - window_s, until)
+    return await ExecutionMonitor(control.store, control.clock).get_metrics(control.clock.time() - window_s)
 
 
 def _lines(numbers: ExecutionMetrics, window: str) -> Iterator[str]:

@@ -81,12 +81,15 @@ class AlertPolicy:
 
     Args:
         long_running_factor: times the expected duration (spec 4, property 23).
+        long_running_least_s: what runs for less than this is not looked at, in seconds: where milliseconds are
+            expected, twice as many are the machine's doing.
         queue_depth: more queued executions than this are too many.
         queue_cleared: the part of `queue_depth` that the queue must fall to before it can raise another alert.
         repeat_s: the same trouble is told again after so many seconds.
     """
 
     long_running_factor: float = LONG_RUNNING_FACTOR
+    long_running_least_s: float = 0.0
     queue_depth: int = QUEUE_DEPTH
     queue_cleared: float = QUEUE_CLEARED
     repeat_s: float = REPEAT_S
@@ -126,7 +129,8 @@ def long_running(
         if not counts or execution.started_at is None or expected_s is None:
             continue
         elapsed_s = execution.elapsed_s(now)
-        if Flag.LONG_RUNNING in execution.flags or elapsed_s <= policy.long_running_factor * expected_s:
+        longest_s = max(policy.long_running_least_s, policy.long_running_factor * expected_s)
+        if Flag.LONG_RUNNING in execution.flags or elapsed_s <= longest_s:
             continue
         took = "took" if execution.status.final else "has run for"
         alert = Alert(

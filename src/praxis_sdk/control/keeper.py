@@ -198,8 +198,7 @@ class Keeper:
     def _tell(self, alert: Alert) -> None:
         self._raised, fresh = self._raised.fresh([alert], self._alerting)
         for one in fresh:
-            events.warning("alert", **one.to_json())
-            self._notify(one)
+            self._notify(one)  # the log is one of those who are told
 
     # -- scaling and pruning
 

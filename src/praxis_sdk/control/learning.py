@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,14 +124,6 @@ def learn(history: Iterable[Ended], rules: LearningRules = RULES) -> Lesson:
         network_mbps=_whole(_stepped(_needed(network, rules), 1)),
         storage_mb=_whole(_stepped(_needed(storage, rules), _MIB_STEP)),
     )
-
-
-def learn_all(history: Iterable[Ended], rules: LearningRules = RULES) -> Mapping[tuple[str, str], Lesson]:
-    """Learn from executions of any controls, the latest first; per kind and control."""
-    apart: defaultdict[tuple[str, str], list[Ended]] = defaultdict(list)
-    for one in history:
-        apart[one.kind, one.control].append(one)
-    return {control: learn(executions, rules) for control, executions in apart.items()}
 
 
 def _seconds(one: Ended) -> float | None:

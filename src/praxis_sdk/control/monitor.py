@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.metrics import ExecutionMetrics, summarise
 from praxis_sdk.control.reports import BatchReport, report_batch
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.model import AUDITED, Event, Execution
+from praxis_sdk.model import AUDITED, Attempt, Event, Execution
 from praxis_sdk.store import EventFilter, ExecutionFilter, Store
 from praxis_sdk.store.changes import verify_chain, verify_record
 
 _PAGE: Final = 1000
+_AT_ONCE: Final = 16
 
 
 class ExecutionMonitor:
@@ -57,14 +59,19 @@ class ExecutionMonitor:
             raise ValidationError(
                 f"batch: there is no '{batch_id[:128]}'", remedy="'praxis batch list' shows them"
             )
-        members: list[Execution] = []
-        before: str | None = None
-        while page := await self._store.find(ExecutionFilter(batch_id=batch.id), limit=_PAGE, before=before):
-            members += page
-            before = page[-1].id
-        whole = [await self._store.get(member.id) for member in members]
-        attempts = {member.id: await self._store.attempts(member.id) for member in members}
-        return report_batch(batch, whole, attempts, self._clock.time())
+        ids: list[str] = []
+        while page := await self._store.find(
+            ExecutionFilter(batch_id=batch.id), limit=_PAGE, before=ids[-1] if ids else None
+        ):
+            ids += [member.id for member in page]
+        executions: list[Execution] = []
+        attempts: dict[str, list[Attempt]] = {}
+        for first in range(0, len(ids), _AT_ONCE):
+            some = ids[first : first + _AT_ONCE]
+            executions += await asyncio.gather(*map(self._store.get, some))
+            made = await asyncio.gather(*map(self._store.attempts, some))
+            attempts.update(zip(some, made, strict=True))
+        return report_batch(batch, executions, attempts, self._clock.time())
 
     async def verify_audit(self, execution_id: str) -> str:
         """Check that nothing in an execution's audit trail was altered or removed, and that the record agrees.

@@ -38,16 +38,21 @@ from praxis_sdk.control.schedules import Schedules
 from praxis_sdk.control.telemetry import Telemetry
 from praxis_sdk.control.tracing import Tracing
 from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
+from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Worker, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Settled, Store
+
+__all__ = ["ControlPlane", "PlaneOptions", "offer_of_this_host"]
 
 _MIB: Final = 1 << 20
 _PAUSE_S: Final = 1.0
 # Work waits more than it computes: so many attempts per core at most.
 SLOTS_PER_CORE: Final = 64
 NETWORK_MBPS: Final = 1000
+# Who watches people's work leaves alone what is over before anybody could look.
+ALERTING: Final = AlertPolicy(long_running_least_s=1.0)
 
 events = get_logger("praxis.control")
 
@@ -75,7 +80,7 @@ class PlaneOptions:
     keep: bool = True
     max_waiting: int = MAX_WAITING
     scheduling: SchedulerPolicy = POLICY
-    alerting: AlertPolicy = alerts.DEFAULT_POLICY
+    alerting: AlertPolicy = ALERTING
     retention: Retention | None = None
     notifiers: Sequence[Notifier] = ()
     scaler: Scaler | None = None
@@ -161,7 +166,16 @@ class ControlPlane:
         )
 
     async def __aenter__(self) -> Self:
-        """Begin to work."""
+        """Begin to work; what has begun ends again where not all of it can."""
+        try:
+            await self._begin()
+        except BaseException:
+            with contextlib.suppress(PraxisError):  # what went wrong first is what is told
+                await self.close()
+            raise
+        return self
+
+    async def _begin(self) -> None:
         await self._notifications.__aenter__()
         if self._tracing is not None:
             self._tracing.start()
@@ -173,7 +187,6 @@ class ControlPlane:
             self._tasks.append(asyncio.create_task(self._lasting("dispatcher", self.dispatcher.run)))
         if self._options.keep:
             self._tasks.append(asyncio.create_task(self._lasting("keeper", self.keeper.run)))
-        return self
 
     async def __aexit__(
         self,

@@ -19,6 +19,8 @@ from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode, ExecutionStatus, Priority, ServiceClass
 from praxis_sdk.store.changes import request_digest
 
+__all__ = ["Schedule", "Work", "make_execution", "read_mode", "read_priority", "read_retry_policy"]
+
 MAX_KEY_CHARS: Final = 256
 MAX_LABELS: Final = 32
 RETRY_OF: Final = "praxis.retry_of"  # label of an execution that a person asked to try again; beside those

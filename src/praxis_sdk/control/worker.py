@@ -208,12 +208,16 @@ class WorkerProcess:
     async def _register(self) -> None:
         self._registered(self.id)
         await self._store.put_worker(self._record())
-        events.info("worker.started", worker_id=self.id, slots=self._offer.slots)
+        self._log("worker.started", slots=self._offer.slots)
 
     async def _tell_state(self, state: WorkerState) -> None:
         self._state = state
         await self._store.put_worker(self._record())
-        events.info("worker.state", worker_id=self.id, state=str(state))
+        self._log("worker.state", state=str(state))
+
+    def _log(self, event: str, **fields: Any) -> None:
+        if self._offer.kinds != frozenset():  # a direct run's is nobody's business
+            events.info(event, worker_id=self.id, **fields)
 
     def _record(self) -> Worker:
         now = self._clock.time()

@@ -80,6 +80,7 @@ class Attempt:
     terminating: asyncio.Event | None = None
     _served: EgressProxy | None = None
     _sandbox: Sandbox | None = None
+    _capture: OutputCapture | None = None
     _ended: bool = False
     _readers: list[PipeReader] = field(default_factory=list)
     _proxy: contextlib.AsyncExitStack | None = None
@@ -100,8 +101,8 @@ class Attempt:
             for reader in self._readers:
                 reader.close()
 
-    async def run(self, order: IO[bytes], variables: Mapping[str, str]) -> Ended:
-        """Carry out an order.
+    async def start(self, order: IO[bytes], variables: Mapping[str, str]) -> None:
+        """Begin to carry out an order.
 
         Args:
             order: an open order; it stays the caller's.
@@ -111,11 +112,20 @@ class Attempt:
             IsolationUnavailable: this host cannot build the sandbox.
             PlatformError: the launcher died.
         """
-        capture = OutputCapture(
+        self._capture = OutputCapture(
             self.limits.stdout_bytes, self.listener, stderr_limit_bytes=self.limits.stderr_bytes
         )
-        await self._start(order, variables, capture)
+        await self._start(order, variables, self._capture)
+
+    async def end(self) -> Ended:
+        """Wait for the end of what was started, and bring it about where a limit says so.
+
+        Raises:
+            PlatformError: the launcher died.
+        """
+        capture = self._capture
         assert self._sandbox is not None
+        assert capture is not None
         if self.egress is not None:
             listening = os.dup(self._sandbox.listener_fd)
             self._proxy = contextlib.AsyncExitStack()

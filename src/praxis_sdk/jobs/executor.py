@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
+from typing import Final
 
 import praxis_sdk
 from praxis_sdk.errors import ValidationError
@@ -55,6 +56,8 @@ from praxis_sdk.jobs.stations import Station, Stations
 from praxis_sdk.jobs.verdict import failure_of, sanitized, sanitizer_for
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus, FailureCategory
+
+MOST_BEGINNING: Final = 64
 
 log = get_logger("praxis.jobs")
 
@@ -126,6 +129,8 @@ class JobExecutor:
         self._egress = egress
         self._resolve = resolve
         self._now = now
+        # Beginning takes more descriptors than running, and thousands may begin at once.
+        self._beginning = asyncio.Semaphore(MOST_BEGINNING)
 
     async def close(self) -> None:
         """End every sandbox; repeatable."""
@@ -260,9 +265,11 @@ class JobExecutor:
 
             async def run(wanted: Work) -> Report:
                 nonlocal ended
-                with await self._order(payload, wanted, key) as order:
-                    began.prepared = began.started = time.monotonic()
-                    ended = await attempt.run(order, wanted.variables)
+                async with self._beginning:
+                    with await self._order(payload, wanted, key) as order:
+                        began.prepared = began.started = time.monotonic()
+                        await attempt.start(order, wanted.variables)
+                ended = await attempt.end()
                 began.ended = time.monotonic()
                 return _report(ended)
 

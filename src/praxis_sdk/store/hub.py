@@ -42,9 +42,9 @@ def topics_of(settled: Settled, local_workers: frozenset[str] = frozenset()) -> 
         local_workers: workers that learn of new attempts without being rung (`RoundScope.local_workers`).
     """
     before, after = settled.before, settled.after
-    topics = {f"execution:{after.id}"}
+    topics = {execution_topic(after.id)}
     if after.status.final and not before.status.final:
-        topics.add(f"ended:{after.id}")
+        topics.add(ended_topic(after.id))
     new = before.next_seq == 0
     moved = new or after.status is not before.status or after.worker_id != before.worker_id
     if after.status in WAITING:

@@ -13,6 +13,7 @@ from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Draft, EventType, RetryPolicy, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode
+from praxis_sdk.store.changes import request_digest
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobPayload, JobResult
@@ -23,6 +24,7 @@ NAME: Final = "job"
 # Most jobs wait for others or end soon; memory is what cannot be shared. History corrects both.
 CPU_CORES: Final = 0.25
 _MIB: Final = 1 << 20
+_SOURCE: Final = ("code", "files", "entrypoint", "command")
 # What a job does by itself is deterministic: the same again would come to the same.
 RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT, ErrorType.CRASH}))
 
@@ -64,9 +66,10 @@ class JobKind:
             raise ValidationError("mode: a job has none", remedy="leave it out")
         # The execution names the job; a payload without a name of its own is as good.
         payload = parse_payload({"job_id": "job", **request})
+        kept = payload.to_json()
         return Plan(
-            control=f"{payload.runtime}:{payload.env}",
-            request=payload.to_json(),
+            control=_control_of(payload, kept),
+            request=kept,
             requirements=Resources(
                 cpu_cores=CPU_CORES,
                 memory_mb=-(-payload.limits.memory_bytes // _MIB),
@@ -147,6 +150,12 @@ class JobKind:
         executor, self._executor = self._executor, None
         if executor is not None:
             await executor.close()
+
+
+def _control_of(payload: JobPayload, kept: Mapping[str, Any]) -> str:
+    """Name what a job runs, such as 'python:base:5d41402a': what one source needs says nothing of another."""
+    source = {name: kept[name] for name in _SOURCE if kept.get(name) is not None}
+    return f"{payload.runtime}:{payload.env}:{request_digest(source)[:8]}"
 
 
 def _payload_of(attempt: AttemptHandle) -> JobPayload:

@@ -53,9 +53,6 @@ class Connection(Protocol):
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Return rows."""
 
-    async def fetchrow(self, query: str, *arguments: Any) -> Any:
-        """Return the first row, or None."""
-
     async def fetchval(self, query: str, *arguments: Any) -> Any:
         """Return the first value of the first row, or None."""
 
