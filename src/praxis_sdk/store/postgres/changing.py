@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
+from praxis_sdk.clock import Clock
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.model import AUDITED, Execution
 from praxis_sdk.states import WAITING, ExecutionStatus
@@ -14,7 +16,7 @@ from praxis_sdk.store.encoding import canonical_json
 from praxis_sdk.store.hub import QUEUE, topics_of
 from praxis_sdk.store.postgres.connection import Connection, columns_of
 from praxis_sdk.store.postgres.statements import MOVED, RESERVING, RESULTED, statement
-from praxis_sdk.store.postgres.transactions import Collision, Outcome
+from praxis_sdk.store.postgres.transactions import Outcome, Work, Writing
 from praxis_sdk.store.postgres.values import execution_from, row_of, whole_execution
 from praxis_sdk.store.protocol import StoreConflict, UnknownExecution
 from praxis_sdk.store.rows import (
@@ -95,41 +97,63 @@ class Writes:
         return topics
 
 
-async def merge(connection: Connection, operations: Sequence[Any], now: float) -> Outcome[list[Any]]:
-    """Do submissions and applications in one transaction.
+def merging(operations: Sequence[Any], clock: Clock) -> Work[list[Any]]:
+    """Return what does submissions and applications in one transaction.
+
+    Ids are new as a rule: only when one turned out to be taken it is looked which are.
 
     Args:
-        connection: in a transaction.
         operations: `Submission`s and `Application`s.
-        now: seconds since 1970.
-
-    Returns:
-        For each operation its result, or the `PraxisError` that it failed with.
+        clock: the time.
     """
+    tries = count()
+
+    async def work(connection: Connection) -> Outcome[list[Any]]:
+        return await _merge(connection, operations, clock.time(), look=next(tries) > 0)
+
+    return work
+
+
+async def _merge(
+    connection: Connection, operations: Sequence[Any], now: float, *, look: bool
+) -> Outcome[list[Any]]:
+    """Do operations; for each its result, or the `PraxisError` that it failed with."""
     results: list[Any] = [None] * len(operations)
     topics: set[str] = set()
+    last: Writing | None = None
     submissions = [(at, one) for at, one in enumerate(operations) if isinstance(one, Submission)]
     if submissions:
-        done, news = await submit(connection, [one for _, one in submissions], now)
+        done, news, last = await submit(connection, [one for _, one in submissions], now, look=look)
         for (at, _), result in zip(submissions, done, strict=True):
             results[at] = result
         topics |= news
     applications = [(at, one) for at, one in enumerate(operations) if isinstance(one, Application)]
     if applications:
-        done, news = await apply(connection, [one for _, one in applications], now)
+        if last is not None:
+            await last.run(connection)
+        done, news, last = await apply(connection, [one for _, one in applications], now)
         for (at, _), result in zip(applications, done, strict=True):
             results[at] = result
         topics |= news
-    return Outcome(results, frozenset(topics), wrote=bool(topics))  # whatever is written is news
+    return Outcome(results, frozenset(topics), bool(topics), last)  # whatever is written is news
 
 
 # -- submissions
 
 
 async def submit(
-    connection: Connection, submissions: Sequence[Submission], now: float
-) -> tuple[list[Any], set[str]]:
-    """Add the executions of submissions; returns a result or a `PraxisError` for each, and what it is news for.
+    connection: Connection, submissions: Sequence[Submission], now: float, *, look: bool = True
+) -> tuple[list[Any], set[str], Writing | None]:
+    """Add the executions of submissions, but for what is to be written last.
+
+    Args:
+        connection: in a transaction.
+        submissions: what to add.
+        now: seconds since 1970.
+        look: whether an id may be taken; keys are looked for in any case.
+
+    Returns:
+        A result or a `PraxisError` for each, what it is news for, and what is still to be written.
 
     Raises:
         Collision: an id or a key was taken meanwhile.
@@ -137,7 +161,8 @@ async def submit(
     wanted = [execution for one in submissions for execution in one.executions]
     ids = [execution.id for execution in wanted]
     keys = [execution.idempotency_key for execution in wanted if execution.idempotency_key is not None]
-    there = [whole_execution(row) for row in await connection.fetch(statement("get_executions"), ids, keys)]
+    found = await connection.fetch(statement("get_executions"), ids, keys) if look or keys else []
+    there = [whole_execution(row) for row in found]
     taken = {execution.id for execution in there}
     by_key = {execution.idempotency_key: execution for execution in there if execution.idempotency_key}
     results: list[Any] = []
@@ -154,27 +179,31 @@ async def submit(
             taken.add(settled.after.id)
             if settled.after.idempotency_key is not None:
                 by_key[settled.after.idempotency_key] = settled.after
+    last: Writing | None = None
     if added:
-        await _insert(connection, added)
-        await _reserve(connection, added)
+        last = _inserting(added)
+        reserving = _reserving(added)
+        if reserving is not None:
+            await last.run(connection)
+            last = reserving
     topics: set[str] = set()
     for settled in added:
         topics |= topics_of(settled)
-    return results, topics
+    return results, topics, last
 
 
 async def submit_or_raise(
     connection: Connection, executions: Sequence[Execution], now: float
 ) -> Outcome[list[Execution]]:
-    """Add executions as a part of a larger transaction.
+    """Add executions as the last part of a larger transaction.
 
     Raises:
         StoreConflict: as `Store.submit`.
     """
-    (result,), topics = await submit(connection, [Submission(tuple(executions))], now)
+    (result,), topics, last = await submit(connection, [Submission(tuple(executions))], now)
     if isinstance(result, PraxisError):
         raise result
-    return Outcome(result, frozenset(topics))
+    return Outcome(result, frozenset(topics), last=last)
 
 
 def _resolve(
@@ -212,25 +241,22 @@ def _same(earlier: Execution, execution: Execution) -> bool:
     )
 
 
-async def _insert(connection: Connection, added: Sequence[Settled]) -> None:
+def _inserting(added: Sequence[Settled]) -> Writing:
     executions = [settled.after for settled in added]
-    number = await connection.fetchval(
-        statement("insert_executions"),
+    arguments = (
         *columns_of([row_of(execution) for execution in executions], len(EXECUTION)),
         *columns_of([document_row(execution) for execution in executions], len(DOCUMENT)),
         *columns_of([event_row(event) for settled in added for event in settled.events], len(EVENT)),
     )
-    if number != len(executions):
-        raise Collision("an id or an idempotency key is being taken by others again and again")
+    return Writing("insert_executions", arguments, rows=len(executions))
 
 
-async def _reserve(connection: Connection, added: Sequence[Settled]) -> None:
+def _reserving(added: Sequence[Settled]) -> Writing | None:
     """Reserve what those need that come with a worker already."""
     reservations = Reservations()
     for settled in added:
         reservations.note(Settled(settled.before.but(status=ExecutionStatus.SUBMITTED), settled.after))
-    if reservations.held:
-        await _write(connection, Writes(), reservations)
+    return _writing(Writes(), reservations) if reservations.held else None
 
 
 # -- changes
@@ -238,8 +264,8 @@ async def _reserve(connection: Connection, added: Sequence[Settled]) -> None:
 
 async def apply(
     connection: Connection, applications: Sequence[Application], now: float
-) -> tuple[list[Any], set[str]]:
-    """Apply changes; returns a result or a `PraxisError` for each application, and what it is news for."""
+) -> tuple[list[Any], set[str], Writing | None]:
+    """Settle changes; returns for each application a result or a `PraxisError`, then as `submit`."""
     ids = sorted({change.execution_id for one in applications for change in one.changes})
     rows = await connection.fetch(statement("lock_executions"), ids)
     current = {row[0]: execution_from(row) for row in rows}
@@ -253,8 +279,7 @@ async def apply(
             continue
         results.append(settled)
         writes.take(own)
-    await write(connection, writes)
-    return results, writes.topics()
+    return results, writes.topics(), writing(writes)
 
 
 def _settle(
@@ -288,17 +313,17 @@ def settle_locked(changes: Iterable[Change], current: dict[str, Execution], now:
     return _settle(locked, current, now)[1]
 
 
-async def write(connection: Connection, writes: Writes) -> None:
-    """Write what changes came to; the executions are locked."""
+def writing(writes: Writes) -> Writing | None:
+    """Return what writes what changes came to; the executions are locked."""
     if not writes.settled:
-        return
+        return None
     reservations = Reservations()
     for settled in writes.settled:
         reservations.note(settled)
-    await _write(connection, writes, reservations)
+    return _writing(writes, reservations)
 
 
-async def _write(connection: Connection, writes: Writes, reservations: Reservations) -> None:
+def _writing(writes: Writes, reservations: Reservations) -> Writing:
     last = {settled.after.id: settled.after for settled in writes.settled}
     events = [event for settled in writes.settled for event in settled.events]
     noisy = {event.execution_id for event in events if event.type not in AUDITED}
@@ -312,11 +337,11 @@ async def _write(connection: Connection, writes: Writes, reservations: Reservati
         for worker_id, (amount, count) in sorted(reservations.held.items())
         if count or any(amount.amounts())
     ]
-    await connection.fetchval(
-        statement("update_executions"),
+    arguments = (
         *columns_of([(one.id, *moving_row(one), one.id in noisy) for one in last.values()], len(MOVED)),
         *columns_of(results, len(RESULTED)),
         *columns_of([event_row(event) for event in events], len(EVENT)),
         *columns_of(attempts, len(ATTEMPT)),
         *columns_of(held, len(RESERVING)),
     )
+    return Writing("update_executions", arguments)

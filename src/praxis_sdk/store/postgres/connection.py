@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -23,6 +23,9 @@ SESSION: Final = {
     "idle_in_transaction_session_timeout": "30s",
     "lock_timeout": "20s",
 }
+# What those that write are told besides. Their statements take arrays, for whose length PostgreSQL would plan each
+# anew, which costs more than to run it; and their plans are good ones for any length.
+WRITING: Final = SESSION | {"plan_cache_mode": "force_generic_plan"}
 # Classes of SQLSTATE that pass: connection (08), resources (53), intervention (57, without 57014, a statement
 # that was cancelled), rollback because of others (40), a lock that did not come (55P03), a server that is a
 # standby still (25006), a session that was ended for idling (25P03).
@@ -149,12 +152,16 @@ class Pool:
         size: at most so many connections.
         patience_s: for how long the server may be away, in seconds, before `StoreUnavailable`. The machine's
             time counts here, not the injected clock's: the server's absence is real.
+        session: what the sessions are told.
     """
 
-    def __init__(self, url: str, *, size: int, patience_s: float) -> None:
+    def __init__(
+        self, url: str, *, size: int, patience_s: float, session: Mapping[str, str] = SESSION
+    ) -> None:
         self._url = url
         self._size = size
         self.patience_s = patience_s
+        self._session = session
         self._pool: Any = None
 
     async def open(self) -> None:
@@ -169,7 +176,7 @@ class Pool:
             max_size=self._size,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
-            server_settings=SESSION,
+            server_settings=dict(self._session),
             reset=_nothing_to_reset,
         )
         await self._pool

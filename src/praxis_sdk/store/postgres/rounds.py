@@ -7,15 +7,21 @@ if others hold some of them, it may have missed a pair of work and room, so it a
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any, Final
+
 from praxis_sdk.store.changes import Settled
 from praxis_sdk.store.hub import QUEUE
-from praxis_sdk.store.postgres.changing import settle_locked, unknown, write
+from praxis_sdk.store.postgres.changing import settle_locked, unknown, writing
 from praxis_sdk.store.postgres.connection import Connection
 from praxis_sdk.store.postgres.statements import statement
 from praxis_sdk.store.postgres.transactions import Outcome
 from praxis_sdk.store.postgres.values import Memory
 from praxis_sdk.store.protocol import Decide, Round, RoundScope
-from praxis_sdk.store.rows import worker_of
+from praxis_sdk.store.rows import WORKER, worker_of
+
+_WORKER: Final = slice(2, 2 + len(WORKER))
+_EXECUTION: Final = slice(2 + len(WORKER), None)
 
 
 async def run_round(
@@ -36,16 +42,14 @@ async def run_round(
     Raises:
         UnknownExecution: a change names an execution that there is not.
     """
-    workers = await connection.fetch(statement("round_workers"))
-    if not workers and await connection.fetch(statement("wait_for_workers")):
-        workers = await connection.fetch(statement("round_workers"))
-    missed = bool(workers) and workers[0]["there"] > len(workers)
     kinds = sorted(scope.kinds) or None
-    limit = scope.candidates
-    due = await connection.fetch(statement("round_due"), now, kinds, limit)
-    waiting = await connection.fetch(
-        statement("round_waiting" if workers else "round_waiting_unlocked"), kinds, limit
-    )
+    look = partial(connection.fetch, statement("round_look"), now, kinds, scope.candidates)
+    workers, due, waiting, missed = _parts(await look())
+    if not workers and await connection.fetch(statement("wait_for_workers")):
+        workers, due, waiting, missed = _parts(await look())
+    if not workers:
+        due = await connection.fetch(statement("round_due"), now, kinds, scope.candidates)
+        waiting = await connection.fetch(statement("round_waiting_unlocked"), kinds, scope.candidates)
     running = []
     if scope.batch_running:
         running = await connection.fetch(statement("round_running"), kinds, scope.batch_running)
@@ -67,8 +71,18 @@ async def run_round(
         rows = await connection.fetch(statement("lock_free_executions"), missing)
         locked |= {row[0]: memory.execution_from(row) for row in rows}
     writes = settle_locked(changes, locked, now)
-    await write(connection, writes)
     topics = writes.topics(scope.local_workers)
     if missed:
         topics.add(QUEUE)
-    return Outcome(writes.settled, frozenset(topics), wrote=bool(writes.settled))
+    return Outcome(writes.settled, frozenset(topics), bool(writes.settled), writing(writes))
+
+
+_Rows = list[Any]
+
+
+def _parts(rows: _Rows) -> tuple[_Rows, _Rows, _Rows, bool]:
+    """Return the workers, what is due and what waits of `round_look`, and whether others hold some workers."""
+    parts: tuple[_Rows, _Rows, _Rows] = ([], [], [])
+    for row in rows:
+        parts[row[0]].append(row[_WORKER] if row[0] == 0 else row[_EXECUTION])
+    return *parts, bool(parts[0]) and rows[0][1] > len(parts[0])

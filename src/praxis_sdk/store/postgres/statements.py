@@ -40,7 +40,7 @@ _TYPES: Final = {
     **dict.fromkeys(("progress", "checkpoint_at", "at", "reserved_cpu_cores"), "float8"),
     **dict.fromkeys(("noisy", "with_outputs", "with_result"), "bool"),
 }
-_TOKEN: Final = re.compile(r"\{([A-Z]+)(?:([:=@$])(\w+))?\}")
+_TOKEN: Final = re.compile(r"\{([A-Z]+)(?:([:=@$!])(\w+))?\}")
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -71,7 +71,7 @@ def _filled(token: re.Match[str]) -> str:
     """Return a list of columns.
 
     `{EVENT}` names them, `{EVENT:e}` with their table, `{EVENT=new}` sets each from another table, `{EVENT$3}` is
-    a parameter for each from the third on, `{EVENT@3}` an array for each.
+    a parameter for each from the third on, `{EVENT@3}` an array for each, and `{EVENT!NULL}` has NULL for each.
     """
     names, form, word = _LISTS[token[1]], token[2], token[3]
     if form == ":":
@@ -83,4 +83,6 @@ def _filled(token: re.Match[str]) -> str:
     if form == "@":
         arrays = (f"${number}::{_TYPES.get(name, 'text')}[]" for number, name in enumerate(names, int(word)))
         return ", ".join(arrays)
+    if form == "!":
+        return ", ".join([word] * len(names))
     return rows.columns(names)

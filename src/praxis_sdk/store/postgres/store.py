@@ -17,13 +17,13 @@ from praxis_sdk.store.changes import Change, Settled
 from praxis_sdk.store.encoding import STATUS, from_json, to_json
 from praxis_sdk.store.hub import QUEUE, Hub, execution_topic, worker_topic
 from praxis_sdk.store.postgres import lists
-from praxis_sdk.store.postgres.changing import Application, Submission, merge, submit_or_raise, unknown
-from praxis_sdk.store.postgres.connection import Connection, Patience, Pool
+from praxis_sdk.store.postgres.changing import Application, Submission, merging, submit_or_raise, unknown
+from praxis_sdk.store.postgres.connection import WRITING, Connection, Patience, Pool
 from praxis_sdk.store.postgres.listener import Listener
 from praxis_sdk.store.postgres.rounds import run_round
 from praxis_sdk.store.postgres.schema import prepare
 from praxis_sdk.store.postgres.statements import statement
-from praxis_sdk.store.postgres.transactions import Outcome, Transactions
+from praxis_sdk.store.postgres.transactions import Outcome, Transactions, Work
 from praxis_sdk.store.postgres.values import Memory, execution_from, whole_execution
 from praxis_sdk.store.postgres.writer import GroupCommit
 from praxis_sdk.store.protocol import (
@@ -52,8 +52,9 @@ class PostgresStore:
         self._lanes = lanes
         self._hub = Hub()
         self._memory = Memory()
-        self._pool = Pool(url, size=pool_size, patience_s=patience_s)
-        self._transactions = Transactions(self._pool, clock, origin, self._hub.ring)
+        self._pool = Pool(url, size=max(1, pool_size - lanes), patience_s=patience_s)
+        self._writing = Pool(url, size=lanes, patience_s=patience_s, session=WRITING)
+        self._transactions = Transactions(self._writing, clock, origin, self._hub.ring)
         self._listener = Listener(url, origin, self._hub)
         self._writer: GroupCommit
 
@@ -74,7 +75,7 @@ class PostgresStore:
             url: `postgresql://user:password@host:port/database`.
             clock: its time; all processes that share a store need about the same.
             upgrade: whether an older schema is brought up to date.
-            pool_size: at most so many connections, and one more that listens.
+            pool_size: at most so many connections, one per lane and at least one to read; one more listens.
             lanes: how many transactions of this store may be under way at once.
             patience_s: for how long the server may be away, in seconds, before `StoreUnavailable`.
 
@@ -89,23 +90,28 @@ class PostgresStore:
             try:
                 await prepare(url, upgrade=upgrade)
                 await store._pool.open()
+                await store._writing.open()
                 await store._listener.open()
                 break
             except Exception as error:  # noqa: BLE001 patience raises what does not pass
-                await store._pool.close()
+                await store._close_pools()
                 await patience.spend(error)
-        store._writer = GroupCommit(store._transactions, store._merge, lanes=lanes)
+        store._writer = GroupCommit(store._transactions, store._merging, lanes=lanes)
         return store
 
     async def close(self) -> None:
         """Write what is under way and let go; repeatable."""
         await self._writer.close()
         await self._listener.close()
-        await self._pool.close()
+        await self._close_pools()
         self._hub.close()
 
-    async def _merge(self, connection: Connection, operations: Sequence[Any]) -> Outcome[list[Any]]:
-        return await merge(connection, operations, self._clock.time())
+    async def _close_pools(self) -> None:
+        await self._pool.close()
+        await self._writing.close()
+
+    def _merging(self, operations: Sequence[Any]) -> Work[list[Any]]:
+        return merging(operations, self._clock)
 
     # -- executions
 
@@ -260,7 +266,7 @@ class PostgresStore:
             if not await connection.fetch(statement("fire"), before.id, *moved, *guard):
                 return Outcome(False)
             submitted = await submit_or_raise(connection, [execution], self._clock.time())
-            return Outcome(True, submitted.topics)
+            return Outcome(True, submitted.topics, last=submitted.last)
 
         return await self._writer.alone(move_and_submit)
 

@@ -3,9 +3,10 @@
 Theory of operation. What fails before COMMIT is sent was not kept, and is done again. When the connection is
 lost during COMMIT nobody knows: the server may have kept it, may have not, or may be about to. Therefore each
 transaction ends by writing its number into its writer's row (table `writers`), which no other transaction uses
-at the same time. Before such a transaction is done again, that row is read under a lock: the lock waits for a
-server process that is still at it, and the number then tells. The row is part of the data, so the answer is
-also right after a failover to a standby, where the transaction is there with its number, or neither is.
+at the same time; where it can, its last statement does that beside its own work. Before such a transaction is
+done again, that row is read under a lock: the lock waits for a server process that is still at it, and the
+number then tells. The row is part of the data, so the answer is also right after a failover to a standby, where
+the transaction is there with its number, or neither is.
 
 A caller who is told `StoreUnavailable` may not know whether the operation was kept. It may repeat it: what is
 submitted has an id or an idempotency key, and a change holds once (`store.changes`).
@@ -17,7 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
 from praxis_sdk.clock import Clock
@@ -37,6 +38,37 @@ class Collision(PraxisError):
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """A statement that writes, and that can mark its transaction at the same time.
+
+    Args:
+        name: its last four parameters are those of `mark`.
+        arguments: the others.
+        rows: what its first column must say; anything else is a collision.
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    rows: int | None = None
+
+    async def run(self, connection: Connection, *mark: Any) -> bool:
+        """Do it, and mark the transaction where `mark` is given; returns whether it is marked now.
+
+        Raises:
+            Collision: it wrote fewer rows than it should have.
+        """
+        arguments = (*self.arguments, *(mark or _NO_MARK))
+        written, marked, _ = (await connection.fetch(statement(self.name), *arguments))[0]
+        if self.rows is not None and written != self.rows:
+            raise Collision("an id or an idempotency key is being taken by others again and again")
+        return bool(marked)
+
+
+_MARK: Final = Writing("mark")
+_NO_MARK: Final = (None, 0, 0.0, ())
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
     """What a transaction came to, once it is kept.
 
@@ -44,11 +76,13 @@ class Outcome(Generic[T]):
         result: for the caller.
         topics: what it is news for.
         wrote: whether there is anything to keep; where there is not, nobody waits for the disk.
+        last: what is still to be written, so that it shares its round trip with the mark.
     """
 
     result: T
     topics: frozenset[str] = frozenset()
     wrote: bool = True
+    last: Writing | None = None
 
 
 Work = Callable[[Connection], Awaitable[Outcome[T]]]
@@ -117,7 +151,7 @@ class Transactions:
                     try:
                         outcome = await work(connection)
                         if outcome.wrote:
-                            await self._mark(connection, writer, outcome.topics)
+                            await self._mark(connection, writer, outcome)
                     except PraxisError as error:
                         await transaction.rollback()
                         failed = error
@@ -154,11 +188,11 @@ class Transactions:
         number = await connection.fetchval(statement("marked"), writer.id)
         return number is not None and number >= writer.commits
 
-    async def _mark(self, connection: Connection, writer: Writer, topics: frozenset[str]) -> None:
-        news = list(packed(self._origin, topics))
-        now = self._clock.time()
-        marked = await connection.fetchval(statement("mark"), writer.id, writer.commits, now, news)
-        if marked != 1:  # it was idle for very long, and its row was removed
+    async def _mark(self, connection: Connection, writer: Writer, outcome: Outcome[Any]) -> None:
+        news = list(packed(self._origin, outcome.topics))
+        last = outcome.last or _MARK
+        marked = await last.run(connection, writer.id, writer.commits, self._clock.time(), news)
+        if not marked:  # it was idle for very long, and its row was removed
             writer.known = False
             raise ConnectionResetError("the writer's row is gone")
 

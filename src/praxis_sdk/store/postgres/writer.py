@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from praxis_sdk.errors import PraxisError
-from praxis_sdk.store.postgres.connection import Connection
-from praxis_sdk.store.postgres.transactions import Outcome, Transactions, Work, Writer
+from praxis_sdk.store.postgres.transactions import Transactions, Work, Writer
 from praxis_sdk.store.protocol import StoreUnavailable
 
 MAX_MERGED: Final = 512  # executions and changes in one transaction, beyond the first operation's own
@@ -33,7 +32,7 @@ class Mergeable(Protocol):
         """How many executions it is about."""
 
 
-Merge = Callable[[Connection, Sequence[Any]], Awaitable[Outcome[list[Any]]]]
+Merge = Callable[[Sequence[Any]], Work[list[Any]]]
 
 
 @dataclass(slots=True)
@@ -51,7 +50,7 @@ class GroupCommit:
 
     Args:
         transactions: does transactions.
-        merge: does mergeable operations on a connection; returns a result or a `PraxisError` for each.
+        merge: makes of mergeable operations a transaction; its result has for each a result or a `PraxisError`.
         lanes: how many transactions may be under way at once.
     """
 
@@ -141,9 +140,7 @@ class GroupCommit:
     async def _group(self, writer: Writer, group: list[_Waiting]) -> None:
         operations = [waiting.merged for waiting in group]
         try:
-            results = await self._transactions.do(
-                writer, lambda connection: self._merge(connection, operations)
-            )
+            results = await self._transactions.do(writer, self._merge(operations))
         except StoreUnavailable as error:
             for waiting in group:
                 _fail(waiting, error)

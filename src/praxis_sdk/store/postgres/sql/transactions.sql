@@ -1,11 +1,12 @@
 -- What makes every transaction count once, and known to other processes.
 
 -- name: mark
--- The last statement of every transaction: its number, and what it is news for.
+-- The last statement of a transaction: its number, and what it is news for. Statements that end with the same are
+-- the last themselves.
 WITH marked AS (
     UPDATE writers SET commits = $2, at = $3 WHERE id = $1 RETURNING id
 )
-SELECT (SELECT count(*) FROM marked), (SELECT count(pg_notify('praxis', news)) FROM unnest($4::text[]) AS news);
+SELECT 0, (SELECT count(*) FROM marked), (SELECT count(pg_notify('praxis', news)) FROM unnest($4::text[]) AS news);
 
 -- name: marked
 -- Waits for a transaction of this writer that the server has not ended yet.
