@@ -220,13 +220,7 @@ def raised(execution: Execution, largest: Resources | None = None) -> Resources 
     )
     if largest is not None:
         wanted = wanted.at_most(largest)
-    wanted = Resources(  # whatever the caps say, it keeps what it had
-        max(had.cpu_cores, wanted.cpu_cores),
-        max(had.memory_mb, wanted.memory_mb),
-        max(had.network_mbps, wanted.network_mbps),
-        max(had.gpus, wanted.gpus),
-        max(had.storage_mb, wanted.storage_mb),
-    )
+    wanted = wanted.at_least(had)  # whatever the caps say, it keeps what it had
     return None if wanted.fits_in(had) else wanted
 
 

@@ -38,8 +38,3 @@ def _adapter_class(name: str) -> type[RuntimeAdapter] | None:
             return found
         raise PlatformError(f"the runtime '{name}' of {entry.value} is no RuntimeAdapter")
     return None
-
-
-def adapter_names() -> list[str]:
-    """Return the runtimes that are installed."""
-    return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
