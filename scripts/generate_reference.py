@@ -31,6 +31,7 @@ _FORMS: Final[tuple[tuple[Any, str], ...]] = (
     (fields.Seconds, "seconds, or `90s`, `5m`, `1h`"),
     (fields.Cores, "number above 0"),
     (fields.Count, "whole number above 0"),
+    (fields.Delivery, "`env`, `argv`, `both`"),
     (fields.Url, "http or https URL"),
     (fields.InsidePath, "absolute path"),
     (fields.Image, "text"),
@@ -47,6 +48,7 @@ _NAMED_FORMS: Final = {
     (ToolContract, "trust"): "`untrusted`, `trusted`",
     (ToolParameter, "type"): ", ".join(f"`{name}`" for name in sorted(set(JSON_TYPES.values()))),
     (ToolParameter, "default"): "any value",
+    (ToolParameter, "option"): "`--input-file`, `-i`",
     (ToolParameter, "constraints"): "mapping",
 }
 
@@ -108,7 +110,8 @@ parameters: # names and types
   count: integer
 ```
 
-Customary names of types are understood: {synonyms}.
+Customary names of types are understood: {synonyms}. [How arguments arrive](arguments.md) says in which
+ways a tool is given them.
 """
 
 

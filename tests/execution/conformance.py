@@ -408,6 +408,132 @@ class ProcessConformance(EngineConformance):
         assert seen["ARG_PATH"] == "/evil"
         assert seen["FIXED"] == "contract"
 
+    def habit(self, script: str, *, params: list[dict[str, Any]], **spec: Any) -> ToolContract:
+        """Make a contract in the dialect of the spec; its tool is a Python script."""
+        fields = {**self.base_spec, "command": ["python3", "-c", script], **spec}
+        trust = "trusted" if self.engine_type is EngineType.LOCAL else "untrusted"
+        return ToolContract.model_validate(
+            {
+                "name": "habit",
+                "engine": str(self.engine_type),
+                "params": params,
+                "engineSpec": fields,
+                "trust": trust,
+            }
+        )
+
+    async def test_an_argument_takes_precedence_over_a_variable_of_the_host(
+        self, engine: ExecutionEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        contract = self.habit(
+            "import os; print(eval(os.environ['EXPRESSION']), os.environ.get('UNIT'))",
+            params=[{"name": "expression", "type": "string", "required": "true"}, {"name": "unit"}],
+            env_passthrough=["EXPRESSION", "UNIT"],
+        )
+        monkeypatch.delenv("EXPRESSION", raising=False)
+        monkeypatch.setenv("UNIT", "metres")
+        assert await engine.execute(contract, {"expression": "6*7"}) == "42 metres\n"
+        monkeypatch.setenv("EXPRESSION", "1")
+        assert await engine.execute(contract, {"expression": "6*7", "unit": "feet"}) == "42 feet\n"
+
+    async def test_a_tool_that_reads_arg_variables_finds_them(self, engine: ExecutionEngine) -> None:
+        script = "import json, os; print(json.dumps([os.environ.get('ARG_' + n) for n in ('TEXT', 'DEPTH', 'GONE')]))"
+        params = [{"name": "text"}, {"name": "depth", "type": "int", "default": 2}, {"name": "gone"}]
+        for text in ("", "two\nlines\n", "--help", "größe ☃ 🎈", "'\"$(id)`\\"):
+            found = json.loads(await engine.execute(self.habit(script, params=params), {"text": text}))
+            assert found == [text, "2", None]
+
+    ARGPARSE = (
+        "import argparse, json\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('files', nargs='*')\n"
+        "parser.add_argument('--text')\n"
+        "parser.add_argument('-n', type=int, dest='count')\n"
+        "parser.add_argument('--verbose', action='store_true')\n"
+        "parser.add_argument('--color', action=argparse.BooleanOptionalAction, default=True)\n"
+        "parser.add_argument('--tag', action='append')\n"
+        "print(json.dumps(vars(parser.parse_args())))\n"
+    )
+    ARGPARSE_PARAMS: list[dict[str, Any]] = [
+        {"name": "text"},
+        {"name": "files", "type": "list", "positional": True},
+        {"name": "count", "type": "int", "option": "-n"},
+        {"name": "verbose", "type": "bool"},
+        {"name": "color", "type": "bool", "default": True},
+        {"name": "tag", "type": "list"},
+    ]
+
+    @pytest.mark.parametrize("arguments", ["argv", "both"])
+    async def test_a_tool_that_reads_argv_finds_options_flags_and_lists(
+        self, engine: ExecutionEngine, arguments: str
+    ) -> None:
+        contract = self.habit(self.ARGPARSE, params=self.ARGPARSE_PARAMS, arguments=arguments)
+        everything = {
+            "text": "-two\nlines ☃",
+            "files": ["a b", "-c", ""],
+            "count": -5,
+            "verbose": True,
+            "color": False,
+            "tag": ["--x", "y"],
+        }
+        assert json.loads(await engine.execute(contract, everything)) == everything
+        assert json.loads(await engine.execute(contract, {"text": "", "verbose": False, "tag": []})) == {
+            "files": [], "text": "", "count": None, "verbose": False, "color": True, "tag": None,
+        }  # fmt: skip
+
+    async def test_argv_alone_sets_no_variables(self, engine: ExecutionEngine) -> None:
+        script = "import os, sys; print(sys.argv[1:], 'ARG_TEXT' in os.environ, 'text' in os.environ)"
+        contract = self.habit(script, params=[{"name": "text"}], arguments="argv")
+        assert await engine.execute(contract, {"text": "a"}) == "['--text', 'a'] False False\n"
+
+    async def test_a_value_too_long_for_a_command_line_is_refused_with_the_way_out(
+        self, engine: ExecutionEngine
+    ) -> None:
+        contract = self.habit(
+            "", params=[{"name": "text"}, {"name": "tag", "type": "list"}], arguments="argv"
+        )
+        for args in ({"text": "x" * (128 << 10)}, {"tag": ["y" * 1000] * 600}):
+            with pytest.raises(ValidationError, match="KiB") as caught:
+                await engine.execute(contract, args)
+            assert "PRAXIS_ARGS_FILE" in str(caught.value)
+
+    async def test_a_host_path_that_is_passed_on_hides_no_program(
+        self, engine: ExecutionEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if self.engine_type is not EngineType.LOCAL:
+            monkeypatch.setenv("PATH", "/opt/host/bin")
+            monkeypatch.setenv("HOME", "/home/of-the-host")
+            monkeypatch.setenv("PYTHONHOME", "/opt/host")
+        contract = self.habit(
+            "import os, tempfile; tempfile.TemporaryFile(dir=os.environ.get('TMPDIR')); print('found')",
+            params=[],
+            env_passthrough=["PATH", "HOME", "PYTHONHOME"],
+        )
+        outcome = await engine.run(contract, {})
+        assert outcome.stdout == "found\n", outcome
+        if self.engine_type is not EngineType.LOCAL:
+            assert any("not passed on: HOME, PATH, PYTHONHOME" in note for note in outcome.notes)
+
+    @pytest.mark.parametrize(
+        ("script", "expected"),
+        [
+            ("printf 'a\\nb\\n' | wc -l", "2"),
+            ("echo one # two\necho {{text}} | tr a-z A-Z\n", "one\nIT'S; $(ID)"),
+            ("cat <<END\n$((1 + 2))\nEND\nif true; then\n  echo yes\nfi\n", "3\nyes"),
+        ],
+    )
+    async def test_a_line_under_shell_is_a_script(
+        self, engine: ExecutionEngine, script: str, expected: str
+    ) -> None:
+        contract = self.habit("", params=[{"name": "text"}], command=script, shell=True)
+        assert (await engine.execute(contract, {"text": "it's; $(id)"})).strip() == expected
+
+    async def test_a_script_takes_argv_from_its_first_place_on(self, engine: ExecutionEngine) -> None:
+        params = [{"name": "text"}, {"name": "file", "positional": True}]
+        for fields in ({"command": "echo $#: $@", "shell": True}, {"command": ["sh", "-c", "echo $#: $@"]}):
+            contract = self.habit("", params=params, arguments="argv", **fields)
+            assert await engine.execute(contract, {"text": "t", "file": "f"}) == "3: --text t f\n"
+
     async def test_large_arguments_arrive_by_file(self, engine: ExecutionEngine) -> None:
         script = (
             "import json, os\n"

@@ -292,7 +292,7 @@ class TestVariables:
         )
         env = prepare(contract, {"mode": "a", "level": "b"}, RunContext(), EngineType.LOCAL).env
         assert (env["MODE"], env["ARG_MODE"], env["ARG_LEVEL"]) == ("fixed", "a", "b")
-        assert env.get("LEVEL") != "b"
+        assert env["LEVEL"] == "b"
 
     def test_plain_names_reach_the_tool_as_they_are_and_in_capitals(self) -> None:
         assert argument_variables({"input-file": "a", "count": 2}, ()) == {

@@ -95,7 +95,7 @@ async def test_nothing_falls_back_to_less_isolation() -> None:
 
 async def test_the_sandbox_on_request_warns_about_the_image() -> None:
     ported = port_spec(contract(EngineType.DAGGER), EngineType.SANDBOX)
-    assert ported.notes == ("the host's own programs stand in for the image 'debian'",)
+    assert ported.notes == ("image 'debian' is not used: the tool runs the host's own programs",)
     outcome = await runner().run(contract(EngineType.DAGGER), {}, engine="sandbox")
     assert outcome.engine == EngineType.SANDBOX
 

@@ -3,7 +3,8 @@
 A tool finds argument `input_file` in the environment as `ARG_INPUT_FILE`, and as `input_file` and
 `INPUT_FILE` where those names are harmless; in the JSON file named by `PRAXIS_ARGS_FILE`; and in place
 of `{{input_file}}` in its command. A value never becomes shell code: in a script that a shell is given,
-a placeholder turns into a quoted reference to the environment variable.
+a placeholder turns into a quoted reference to the environment variable. `command_line` has the words of
+tools that read `argv`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.command_line import (
+    MAX_WORD_BYTES,
+    argument_words,
+    check_command,
+    check_word,
+)
 from praxis_sdk.execution.parameters import ToolParameter
 from praxis_sdk.execution.problems import one_line
 from praxis_sdk.execution.shell_script import PLACEHOLDER, PlaceholderRefused, fill_script
+from praxis_sdk.execution.specs import ProcessEngineSpec
+from praxis_sdk.execution.text import as_text, size_bytes
 
 ARGS_FILE_VARIABLE: Final = "PRAXIS_ARGS_FILE"
 MAX_ARGUMENTS_BYTES: Final = 4 << 20  # of all arguments together, as JSON
-MAX_VARIABLE_BYTES: Final = 96 << 10  # the kernel refuses strings of 128 KiB; longer values are in the file
+MAX_VARIABLE_BYTES: Final = MAX_WORD_BYTES  # longer values are in the file
 MAX_VARIABLES_BYTES: Final = 384 << 10  # of all values in the environment, each under up to three names
 MAX_DEPTH: Final = 100  # of lists and mappings in one value
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHELL: Final = ("/bin/sh", "-c")
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"})
 # Other programs that take code as an argument -> the options that announce it.
 _INTERPRETERS: Final = {
@@ -165,11 +175,6 @@ def is_harmless(variable: str) -> bool:
     return bool(_IDENTIFIER.fullmatch(variable)) and not _HARMFUL.fullmatch(variable)
 
 
-def as_text(value: Any) -> str:
-    """Write a value the way a shell user would: strings as they are, true and false, else JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def placeholders(command: Iterable[str]) -> list[str]:
     """Return the names that stand as `{{name}}` in a command."""
     return [match[1] for word in command for match in PLACEHOLDER.finditer(word)]
@@ -202,6 +207,36 @@ def fill_command(
         else:
             filled.append(PLACEHOLDER.sub(lambda match: _word_text(match[1], values), word))
     return filled
+
+
+def build_command(
+    spec: ProcessEngineSpec, parameters: Sequence[ToolParameter], values: Mapping[str, Any]
+) -> list[str]:
+    """Return the command of a spec with arguments in place, and behind it where the tool reads `argv`.
+
+    Under `shell` one word is a script; several are a command that the shell runs as it stands.
+
+    Raises:
+        ValidationError: as `fill_command`; or the arguments are too long for a command line.
+    """
+    words = argument_words(parameters, values) if spec.arguments in ("argv", "both") else []
+    if not spec.shell:
+        command = _append(fill_command(spec.command, parameters, values), words)
+    elif len(spec.command) == 1:
+        command = _append(fill_command([*_SHELL, *spec.command], parameters, values), words)
+    else:
+        command = [*_SHELL, '"$@"', "sh", *_append(fill_command(spec.command, parameters, values), words)]
+    check_command(command)
+    return command
+
+
+def _append(command: list[str], words: list[str]) -> list[str]:
+    """Put words behind a command; a script that ends it gets the shell's name as `$0`, and the words from `$1` on."""
+    code = _code_index(command)
+    if words and code is not None and code == len(command) - 1:
+        shell = next((name for name in map(_program, command) if name in _SHELLS), None)
+        return [*command, *([shell] if shell else []), *words]
+    return [*command, *words]
 
 
 def _fill_code(command: Sequence[str], index: int, values: Mapping[str, Any]) -> str:
@@ -264,7 +299,7 @@ def _fitting_texts(values: Mapping[str, Any]) -> dict[str, str]:
     room = MAX_VARIABLES_BYTES
     for name, value in values.items():
         text = as_text(value)
-        size = len(text.encode("utf-8", errors="surrogatepass"))
+        size = size_bytes(text)
         if size <= min(MAX_VARIABLE_BYTES, room):
             texts[name] = text
             room -= size
@@ -272,13 +307,7 @@ def _fitting_texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _word_text(name: str, values: Mapping[str, Any]) -> str:
-    text = as_text(values[name]) if name in values else ""
-    if len(text.encode("utf-8", errors="surrogatepass")) > MAX_VARIABLE_BYTES:
-        raise ValidationError(
-            f"args.{name}: longer than the {MAX_VARIABLE_BYTES >> 10} KiB that fit in a command",
-            remedy=f"let the tool read it from the file named by {ARGS_FILE_VARIABLE}",
-        )
-    return text
+    return check_word(name, as_text(values[name]) if name in values else "")
 
 
 def _fault(parameter: ToolParameter, value: Any) -> str | None:

@@ -12,14 +12,14 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.arguments import fill_command
+from praxis_sdk.execution.arguments import build_command
 from praxis_sdk.execution.contract_keys import PARAMETER_KEYS, SPEC_KEYS, doubled_keys, unknown_keys
 from praxis_sdk.execution.contract_schema import contract_schema
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.fields import kind_of
 from praxis_sdk.execution.json_schema import faults
 from praxis_sdk.execution.problems import DocumentPath, Problem, field_name, is_secret
-from praxis_sdk.execution.specs import EngineType, LocalEngineSpec, ProcessEngineSpec
+from praxis_sdk.execution.specs import EngineType, ProcessEngineSpec
 from praxis_sdk.execution.yaml_source import YamlDocument
 
 _Finding = tuple[DocumentPath, str, str]  # place, what is wrong, what to do
@@ -159,6 +159,7 @@ def _kind_of_place(location: DocumentPath) -> str:
 
 _REMEDIES: Final = {
     "parameter": "give each parameter a name of up to 128 characters without '=', '{' and '}'",
+    "option": "write it as a command line does, for example '--input-file' or '-i'",
     "name": "give the tool a name of up to 200 characters in one line",
     "engine": f"name one of {', '.join(engine.value for engine in EngineType)}",
     "image": "name a container image, for example 'python:3.11-slim'",
@@ -210,11 +211,8 @@ def _command_findings(contract: ToolContract, spec_key: str) -> Iterator[_Findin
     spec = contract.get_typed_spec()
     if not isinstance(spec, ProcessEngineSpec):
         return
-    one_script = isinstance(spec, LocalEngineSpec) and spec.shell and len(spec.command) == 1
     try:
-        fill_command(
-            ["/bin/sh", "-c", *spec.command] if one_script else spec.command, contract.parameters, {}
-        )
+        build_command(spec, contract.parameters, {})
     except ValidationError as error:
         yield (spec_key, "command"), error.message.partition(": ")[2], error.remedy
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AliasChoices,
@@ -106,6 +106,10 @@ def _words(value: object) -> object:
     if isinstance(value, list):
         return [str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for v in value]
     return value
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def _pairs(value: object, separator: str, form: str) -> object:
@@ -233,6 +237,11 @@ Command = Annotated[
         {"type": "string", "pattern": _NO_NUL},
         {"type": "array", "items": {"type": ["string", "number"], "pattern": _NO_NUL}},
     ),
+]
+Delivery = Annotated[
+    Literal["env", "argv", "both"],
+    BeforeValidator(_word),
+    _as(type="string", pattern=any_case("env", "argv", "both")),
 ]
 VariableName = Annotated[str, BeforeValidator(_variable_name), _as(type="string", pattern="^[^=\\x00]+$")]
 Variables = Annotated[

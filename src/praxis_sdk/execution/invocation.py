@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import shlex
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.arguments import (
     argument_variables,
     arguments_json,
+    build_command,
     check_arguments,
-    fill_command,
+    placeholders,
 )
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
@@ -24,10 +25,13 @@ from praxis_sdk.execution.specs import (
     EngineSpec,
     EngineType,
     IsolatedEngineSpec,
-    LocalEngineSpec,
     ProcessEngineSpec,
 )
 from praxis_sdk.units import parse_bytes
+
+# Variables that say where the host's own things are. In a file system of its own a tool would look for its
+# programs and libraries in places that are not there.
+_NAMES_A_PLACE: Final = re.compile(r"PATH|HOME|PWD|OLDPWD|SHELL|TMPDIR|TMP|TEMP|LD_\w+|PYTHONHOME")
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,10 @@ def prepare(
     values = check_arguments(contract.parameters, args)
     argv: list[str] = []
     env: dict[str, str] = {}
+    notes = list(ported.notes)
     if isinstance(spec, ProcessEngineSpec):
         argv = _argv(spec, contract, values)
-        env = _environment(spec, values)
+        env = _environment(spec, values, notes)
     mounts: tuple[Mount, ...] = ()
     memory_bytes = None
     if isinstance(spec, IsolatedEngineSpec):
@@ -97,7 +102,7 @@ def prepare(
         timeout_s=context.timeout_s or float(spec.timeout),
         output_limit_bytes=parse_bytes(spec.output_limit),
         memory_bytes=memory_bytes,
-        notes=ported.notes,
+        notes=tuple(notes),
     )
 
 
@@ -106,18 +111,33 @@ def _argv(spec: ProcessEngineSpec, contract: ToolContract, values: Mapping[str, 
         raise ValidationError(
             "engineSpec.command: missing", remedy="give the program and its arguments as a list"
         )
-    if not (isinstance(spec, LocalEngineSpec) and spec.shell):
-        return fill_command(spec.command, contract.parameters, values)
-    # One word under `shell` is a script; several are words, and stay words.
-    if len(spec.command) == 1:
-        return fill_command(["/bin/sh", "-c", *spec.command], contract.parameters, values)
-    return ["/bin/sh", "-c", shlex.join(fill_command(spec.command, contract.parameters, values))]
+    return build_command(spec, contract.parameters, values)
 
 
-def _environment(spec: ProcessEngineSpec, values: Mapping[str, Any]) -> dict[str, str]:
-    env = {name: os.environ[name] for name in spec.env_passthrough if name in os.environ}
-    env |= spec.env
-    return env | argument_variables(values, fixed={*spec.env, *spec.env_passthrough})
+def _environment(spec: ProcessEngineSpec, values: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
+    """Return the contract's variables, those of the host that it names, and the arguments'.
+
+    An argument takes precedence over a variable of the host; neither changes what the contract fixes.
+    """
+    passed = {name: os.environ[name] for name in spec.env_passthrough if name in os.environ}
+    if isinstance(spec, IsolatedEngineSpec):
+        places = sorted(name for name in passed if _NAMES_A_PLACE.fullmatch(name) and name not in spec.env)
+        if places:
+            verb = "names" if len(places) == 1 else "name"
+            notes.append(
+                f"env_passthrough: not passed on: {', '.join(places)}, which {verb} places of the host; "
+                "set them under 'env' if the tool needs them"
+            )
+        passed = {name: value for name, value in passed.items() if name not in places}
+    return {**passed, **spec.env, **argument_variables(_as_variables(spec, values), fixed=spec.env)}
+
+
+def _as_variables(spec: ProcessEngineSpec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that the environment must hold: all, or those that a script of the command refers to."""
+    if spec.arguments in ("env", "both"):
+        return dict(values)
+    named = set(placeholders(spec.command))
+    return {name: value for name, value in values.items() if name in named}
 
 
 def _refuse_host_access(spec: IsolatedEngineSpec, contract: ToolContract) -> None:

@@ -31,6 +31,7 @@ JSON_TYPES: Final = {
     "any": "any",
 }  # fmt: skip
 MAX_PARAMETERS: Final = 500
+OPTION: Final = r"^-[^\s\x00=]{1,127}$"
 _MAX_NAME_LENGTH: Final = 128
 
 
@@ -62,6 +63,8 @@ class ToolParameter(ContractPart):
         type: string, integer, number, boolean, array, object or any (or a customary synonym).
         description: what it is for.
         required: whether a run without it is refused; also read from 'true' and 'false'.
+        option: the option that announces it on a command line; `--NAME` unless given.
+        positional: whether it stands on a command line by itself, behind the options.
         default: what the tool gets where the caller gives nothing.
         constraints: further JSON Schema keywords (`enum`, `minimum`, `pattern`, `items`, ...).
     """
@@ -72,6 +75,8 @@ class ToolParameter(ContractPart):
     )
     description: str = ""
     required: Flag = False
+    option: Annotated[str, Field(pattern=OPTION)] | None = None
+    positional: Flag = False
     constraints: dict[str, Any] = Field(
         default_factory=dict,
         validation_alias=AliasChoices("constraints", "schema"),

@@ -8,9 +8,7 @@ remote-mcp                   stands alone
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
-from typing import Any
 
 import pydantic
 
@@ -49,35 +47,25 @@ def port_spec(contract: ToolContract, target: EngineType) -> PortedSpec:
             contract, target, "a remote MCP tool is called, not started, so no other engine can stand in"
         )
     notes: list[str] = []
-    fields = dict(contract.engine_spec)
-    if isinstance(own, LocalEngineSpec):
-        fields = _from_local(contract, own, target)
+    known = {key for keys in SPEC_OF[target].spellings().values() for key in keys}
+    fields = {key: value for key, value in contract.engine_spec.items() if key in known}
+    if isinstance(own, LocalEngineSpec) and own.cwd is not None:
+        raise _unfit(contract, target, "engineSpec.cwd is a directory of the host")
     if target is EngineType.LOCAL:
         _refuse_lost_fields(contract, own)
-        fields.pop("cwd", None)
     if isinstance(own, DockerEngineSpec):
         _refuse_lost_docker_fields(contract, own, target)
     if isinstance(own, ContainerEngineSpec) and target in (EngineType.SANDBOX, EngineType.LOCAL):
         if own.privileged:
             raise _unfit(contract, target, "engineSpec.privileged is set")
         fields.pop("image", None)
-        notes.append(f"the host's own programs stand in for the image '{own.image}'")
+        notes.append(f"image '{own.image}' is not used: the tool runs the host's own programs")
     try:
         return PortedSpec(SPEC_OF[target].model_validate(fields), tuple(notes))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise _unfit(contract, target, f"engineSpec.{field}: {first['msg'].lower()}") from error
-
-
-def _from_local(contract: ToolContract, own: LocalEngineSpec, target: EngineType) -> dict[str, Any]:
-    if own.cwd is not None:
-        raise _unfit(contract, target, "engineSpec.cwd is a directory of the host")
-    fields = dict(contract.engine_spec)
-    if own.shell and target is not EngineType.LOCAL:
-        script = own.command[0] if len(own.command) == 1 else shlex.join(own.command)
-        fields["command"] = ["/bin/sh", "-c", script]
-    return fields
 
 
 def _refuse_lost_fields(contract: ToolContract, own: EngineSpec) -> None:

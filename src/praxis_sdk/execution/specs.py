@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from praxis_sdk.execution.fields import (
     Command,
     ContractPart,
     Cores,
     Count,
+    Delivery,
     Flag,
     Headers,
     Image,
@@ -25,6 +26,7 @@ from praxis_sdk.execution.fields import (
     Url,
     VariableName,
     Variables,
+    read_flag,
 )
 from praxis_sdk.execution.mounts import parse_mounts
 
@@ -61,7 +63,15 @@ class ProcessEngineSpec(EngineSpec):
     """What every engine that starts a process needs to know."""
 
     command: Command = Field(
-        default_factory=list, description="Program and arguments; {{name}} stands for an argument."
+        default_factory=list,
+        description="Program and its arguments; {{name}} stands for an argument. One line is split into words, "
+        "unless 'shell' is set: then it is a script.",
+    )
+    shell: Flag = Field(False, description="Run the command as a script for /bin/sh.")
+    arguments: Delivery = Field(
+        "env",
+        description="How arguments reach the tool: as environment variables ('env'), as options on the command line "
+        "('argv'), or as both.",
     )
     env: Variables = Field(default_factory=dict, description="Environment variables to set.")
     env_passthrough: list[VariableName] = Field(
@@ -69,6 +79,14 @@ class ProcessEngineSpec(EngineSpec):
         validation_alias=AliasChoices("env_passthrough", "envPassthrough"),
         description="Names of host variables to pass on.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _script_is_one_word(cls, data: Any) -> Any:
+        """Keep a script whole: only without a shell is one line split into words."""
+        if isinstance(data, Mapping) and isinstance(data.get("command"), str) and _is_set(data.get("shell")):
+            return {**data, "command": [data["command"]]}
+        return data
 
 
 class IsolatedEngineSpec(ProcessEngineSpec):
@@ -168,7 +186,6 @@ class KubernetesEngineSpec(ContainerEngineSpec):
 class LocalEngineSpec(ProcessEngineSpec):
     """A plain process of the host; trusted tools only."""
 
-    shell: Flag = Field(False, description="Run the command by /bin/sh.")
     cwd: Text | None = Field(None, description="Working directory on the host; the workspace unless given.")
     capture_output: Flag = Field(
         True,
@@ -200,6 +217,13 @@ SPEC_OF: dict[EngineType, type[EngineSpec]] = {
     EngineType.DOCKER: DockerEngineSpec,
     EngineType.KUBERNETES: KubernetesEngineSpec,
 }
+
+
+def _is_set(flag: object) -> bool:
+    try:
+        return bool(read_flag(flag))
+    except ValueError:  # the field itself reports it
+        return False
 
 
 def infer_engine_type(engine_spec: Mapping[str, Any]) -> EngineType:
