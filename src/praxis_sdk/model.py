@@ -78,6 +78,7 @@ class RetryPolicy:
         resource_factor: by how much a failure for want of resources raises them.
         resource_cap: how much it can raise them to, times what was asked for first.
         retry_timeouts: whether an attempt whose time was up counts as transient.
+        exit_codes: exit codes by which the work itself asks to be tried again, such as 75 of sysexits.h.
     """
 
     max_retries: int = MAX_RETRIES
@@ -86,6 +87,7 @@ class RetryPolicy:
     resource_factor: float = 2.0
     resource_cap: float = 8.0
     retry_timeouts: bool = False
+    exit_codes: frozenset[int] = frozenset()
 
 
 NO_RETRIES: Final = RetryPolicy(max_retries=0)

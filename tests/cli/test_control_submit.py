@@ -79,7 +79,7 @@ def test_inputs_and_parameters_reach_a_job(at_home: AtHome) -> None:
     ("words", "told"),
     [
         ([], "nothing to submit (name a FILE, or give --job FILE, -c CODE, or --tool CONTRACT)"),
-        (["a", "-c", "1"], "FILE and --code: more than one thing to submit"),
+        (["--job", "a", "-c", "1"], "--code and --job: more than one thing to submit"),
         (["a", "b"], "FILE: more than one thing to submit"),
         (["nowhere.json"], "FILE: nowhere.json: No such file or directory"),
         (["bad.yaml"], "FILE: bad.yaml"),

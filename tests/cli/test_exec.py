@@ -193,8 +193,8 @@ def test_every_limit_has_an_option(at_home: AtHome, words: list[str], limit: str
     [
         ([], "nothing to run"),
         (["nowhere.py"], "nowhere.py: No such file or directory"),
-        (["."], ".: Is a directory"),
-        (["-c", "1", "more.py"], "more than one thing to run"),
+        (["."], ".: holds no files (name a folder with sources)"),
+        (["--runtime", "latex", "-c", "1", "more"], "more than one thing to run: 'more'"),
         (["-c", "1", "--env", "nowhere"], "no environment 'nowhere'; there are: base"),
         (["-c", "1", "--env", "Bad Name"], "--env: "),
         (["-c", "1", "--runtime", "cobol"], "payload.runtime: there is no adapter for 'cobol'"),

@@ -378,7 +378,9 @@ def test_a_timeout_ends_timed_out_and_keeps_what_was_done() -> None:
 def test_a_timeout_is_retried_where_it_is_asked_for() -> None:
     life = Life.of(execution())
     life.start()
-    error_type = classify(FailureCategory.RESOURCE_LIMIT, timed_out=True, retry_timeouts=True)
+    error_type = classify(
+        FailureCategory.RESOURCE_LIMIT, timed_out=True, retry=RetryPolicy(retry_timeouts=True)
+    )
     life.fail(failure(error_type), timed_out=True)
     assert life.execution.status is ExecutionStatus.SUBMITTED
     assert life.attempts[-1].ending is Ending.TIMED_OUT

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.json_schema import first_fault
 from praxis_sdk.jobs import network, payload, schemas
+from praxis_sdk.jobs.content import JobInput
 from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
-from praxis_sdk.jobs.payload import JobInput, JobPayload, parse_payload
+from praxis_sdk.jobs.payload import JobPayload, parse_payload
 from praxis_sdk.jobs.result import CODE_OF_LIMIT, JobUsage
 
 BASE: dict[str, Any] = {"schema_version": "1.0", "job_id": "job-1", "runtime": "python", "code": "1 + 1"}
@@ -188,7 +189,7 @@ def test_refusal_names_the_field(change: dict[str, Any], message: str) -> None:
         ),
         ({"files": {}, "code": None}, "files: must not be empty"),
         ({"files": {"a": 7}}, "files.a: must be text, or an object with one of 'text' and 'base64'"),
-        ({"files": {f"f{number}": "" for number in range(257)}}, "files: must have at most 256 entries"),
+        ({"files": {f"f{number}": "" for number in range(1025)}}, "files: must have at most 1024 entries"),
         ({"command": []}, "command: must not be empty"),
         ({"command": ["a\0b"]}, "command[0]: must be text without NUL characters"),
         ({"command": ["x" * 131_073]}, "command[0]: must have at most 131072 characters"),

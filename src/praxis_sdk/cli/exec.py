@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from praxis_sdk.cli import job_options
 from praxis_sdk.cli.streams import Streams
 from praxis_sdk.errors import ValidationError
 
@@ -23,7 +24,8 @@ def exec_(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE]", help="The source, '-' for stdin. With -r command: -- PROGRAM ARGUMENTS..."
+            metavar="[FILE] [-- ARGUMENTS]",
+            help="A script, a notebook or a folder; '-' for stdin. With -r command: -- PROGRAM ARGUMENTS...",
         ),
     ] = None,
     code: Annotated[
@@ -35,6 +37,9 @@ def exec_(
     env: Annotated[
         str, typer.Option("--env", "-e", metavar="NAME", help="The environment, or one version of it.")
     ] = "base",
+    entrypoint: job_options.Entrypoint = None,
+    module: job_options.Module = None,
+    stdin: job_options.Stdin = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="NAME=PATH", help="A file to hand over; repeatable."),
@@ -52,22 +57,18 @@ def exec_(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Copy the only artifact there.")
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End it after this time: 90, 90s, 5m.")
-    ] = None,
-    cpu_time: Annotated[str | None, typer.Option(metavar="TIME", help="Processor time.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory: 512M, 2G.")] = None,
-    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes and threads at once.")] = None,
-    file_size: Annotated[str | None, typer.Option(metavar="SIZE", help="The largest file.")] = None,
-    files: Annotated[int | None, typer.Option(metavar="N", help="Files and folders.")] = None,
-    scratch: Annotated[str | None, typer.Option(metavar="SIZE", help="All files together.")] = None,
-    stdout_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Standard output.")] = None,
-    stderr_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Standard error.")] = None,
-    output_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="The returned value.")] = None,
-    max_artifacts: Annotated[int | None, typer.Option(metavar="N", help="Number of artifacts.")] = None,
-    artifact_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="All artifacts together.")
-    ] = None,
+    timeout: job_options.Timeout = None,
+    cpu_time: job_options.CpuTime = None,
+    memory: job_options.Memory = None,
+    processes: job_options.Processes = None,
+    file_size: job_options.FileSize = None,
+    files: job_options.Files = None,
+    scratch: job_options.Scratch = None,
+    stdout_limit: job_options.StdoutLimit = None,
+    stderr_limit: job_options.StderrLimit = None,
+    output_limit: job_options.OutputLimit = None,
+    max_artifacts: job_options.MaxArtifacts = None,
+    artifact_bytes: job_options.ArtifactBytes = None,
     network: Annotated[
         list[str] | None,
         typer.Option("--network", metavar="HOST[:PORT]", help="A host that it may reach; repeatable."),
@@ -81,14 +82,16 @@ def exec_(
 ) -> int:
     """Run untrusted code in a fresh sandbox.
 
-    What it prints passes through as it arrives; what it returns and leaves behind is kept. Exit status: 0
+    FILE is a script, a notebook, or a folder, of which --entrypoint or -m says what to run. Arguments behind '--'
+    are its own, and a file or a pipe as standard input is read to its end and handed over. What it prints passes
+    through as it arrives; what it returns and leaves behind is kept. Exit status: 0
     completed, the job's own exit code where it failed, 124 when its time was up, 137 when another limit
     ended it.
     """
     from praxis_sdk.cli import logs
     from praxis_sdk.cli.home import Home
     from praxis_sdk.cli.job_report import exit_status
-    from praxis_sdk.cli.job_request import read_request
+    from praxis_sdk.cli.job_request import JobWords, read_request
     from praxis_sdk.cli.job_run import JobRun
 
     streams: Streams = context.obj
@@ -109,11 +112,13 @@ def exec_(
         "artifact_count": max_artifacts,
         "artifact_total_bytes": artifact_bytes,
     }
-    request = read_request(
-        words or (),
-        code,
-        runtime,
-        env,
+    said = JobWords(
+        words=words or (),
+        code=code,
+        runtime=runtime,
+        env=env,
+        entrypoint=entrypoint,
+        module=module,
         inputs=inputs or (),
         json_inputs=input_json or (),
         parameters=param or (),
@@ -121,7 +126,9 @@ def exec_(
         output=output,
         network=network or (),
         fresh=fresh,
+        stdin=stdin,
     )
+    request = read_request(said, lambda line: None if quiet else streams.say(line, "doubt"))
     streams.reserve_stdout()
     home = Home.of_user()
     delivered: list[Delivered] = []

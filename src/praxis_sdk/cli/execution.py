@@ -107,6 +107,7 @@ def _document(found: Account) -> dict[str, Any]:
         "retry": {
             **dataclasses.asdict(execution.terms.retry),
             "retry_on": sorted(map(str, execution.terms.retry.retry_on)),
+            "exit_codes": sorted(execution.terms.retry.exit_codes),
         },
         "timeout_s": execution.terms.timeout_s,
         "expected_s": execution.terms.expected_s,

@@ -7,13 +7,14 @@ import json
 import os
 import re
 import stat
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from praxis_sdk.cli.given import read_pairs
+from praxis_sdk.cli.job_source import JobSource, read_source
+from praxis_sdk.cli.standard_input import read_standard_input
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.ids import new_id
 
@@ -45,6 +46,9 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "code": "the code",
     "files": "the code",
     "entrypoint": "the code",
+    "module": "--module",
+    "argv": "the arguments",
+    "stdin": "standard input",
     "command": "the command",
     "inputs": "--input",
     "parameters": "--param",
@@ -56,16 +60,52 @@ _LATEX_FORMATS: Final = ("svg", "png", "pdf")
 
 
 @dataclass(frozen=True)
+class JobWords:
+    """What the command line says of a job.
+
+    Args:
+        words: the source and its arguments, or for the runtime 'command' the program and its arguments.
+        code: the source itself, in place of a file.
+        runtime: name of the adapter.
+        env: name of an environment, or one version of it.
+        entrypoint, module: which file of a folder is run, by its path or as `python -m` names it.
+        inputs, json_inputs, parameters: `NAME=...` each.
+        limits: by their names in a payload; None where not given.
+        output: the file that the only artifact becomes; its suffix says what LaTeX makes.
+        network: the hosts that it may reach, as `HOST` or `HOST:PORT`.
+        fresh: run it even where an equal job is known.
+        stdin: True hands standard input over whatever it is, False does not, None decides by what it is.
+    """
+
+    words: Sequence[str] = ()
+    code: str | None = None
+    runtime: str = "python"
+    env: str = "base"
+    entrypoint: str | None = None
+    module: str | None = None
+    inputs: Iterable[str] = ()
+    json_inputs: Iterable[str] = ()
+    parameters: Iterable[str] = ()
+    limits: Mapping[str, str | int | None] = field(default_factory=dict)
+    output: Path | None = None
+    network: Iterable[str] = ()
+    fresh: bool = False
+    stdin: bool | None = None
+
+
+@dataclass(frozen=True)
 class JobRequest:
     """A job as the command line describes it.
 
     Args:
         document: the payload, but for the digests of inputs.
         inputs: the file of every input by digest, by name.
+        stdin: what standard input holds, where it is too long for the payload itself.
     """
 
     document: Mapping[str, Any]
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    stdin: IO[bytes] | None = None
 
     def check(self) -> JobPayload:
         """Return the payload as it would be, with made-up digests.
@@ -73,7 +113,14 @@ class JobRequest:
         Raises:
             ValidationError: a word of the command line is not acceptable; the message names the option.
         """
-        return self._payload(dict.fromkeys(self.inputs, _UNKNOWN_DIGEST))
+        payload = self._payload(dict.fromkeys(self.inputs, _UNKNOWN_DIGEST))
+        sizes = {f"inputs.{name}": path.stat().st_size for name, path in self.inputs.items()}
+        from praxis_sdk.jobs.room import shortage
+
+        short = shortage(payload.limits, {**payload.sizes(), **sizes})
+        if short is not None:
+            raise ValidationError(_named(short[0]), remedy=short[1])
+        return payload
 
     async def payload(self, store: ArtifactStore) -> JobPayload:
         """Put the inputs into a store and return the payload that names them.
@@ -86,53 +133,41 @@ class JobRequest:
         for name, path in self.inputs.items():
             with _open_input(name, path) as fd:
                 digests[name] = (await store.put(fd)).digest
-        return self._payload(digests)
+        if self.stdin is None:
+            return self._payload(digests)
+        with self.stdin:
+            stdin = {"digest": (await store.put(self.stdin.fileno())).digest}
+        return self._payload(digests, stdin=stdin)
 
-    def _payload(self, digests: Mapping[str, str]) -> JobPayload:
+    def _payload(self, digests: Mapping[str, str], **fields: Any) -> JobPayload:
         from praxis_sdk.jobs import parse_payload
 
         inputs = {**self.document["inputs"], **{name: {"digest": value} for name, value in digests.items()}}
         try:
-            return parse_payload({**self.document, "inputs": inputs})
+            return parse_payload({**self.document, "inputs": inputs, **fields})
         except ValidationError as error:
-            message = _PLACE.sub(lambda match: _OPTIONS.get(match[1], match[0]), error.message, count=1)
-            raise ValidationError(message, remedy=error.remedy) from error
+            raise ValidationError(_named(error.message), remedy=error.remedy) from error
 
 
-def read_request(
-    words: Sequence[str],
-    code: str | None,
-    runtime: str,
-    environment: str,
-    *,
-    inputs: Iterable[str],
-    json_inputs: Iterable[str],
-    parameters: Iterable[str],
-    limits: Mapping[str, str | int | None],
-    output: Path | None,
-    network: Iterable[str] = (),
-    fresh: bool,
-) -> JobRequest:
+def _named(message: str) -> str:
+    """Call a field of the payload as the command line does."""
+    return _PLACE.sub(lambda match: _OPTIONS.get(match[1], match[0]), message, count=1)
+
+
+def read_request(said: JobWords, tell: Callable[[str], None] = lambda line: None) -> JobRequest:
     """Read what the command line says of a job; files of inputs are only looked at.
 
     Args:
-        words: the source file, or for the runtime 'command' the program and its arguments.
-        code: the source itself, in place of a file.
-        runtime: name of the adapter.
-        environment: name of an environment, or one version of it.
-        inputs, json_inputs, parameters: `NAME=...` each.
-        limits: by their names in a payload; None where not given.
-        output: the file that the only artifact becomes; its suffix says what LaTeX makes.
-        network: the hosts that it may reach, as `HOST` or `HOST:PORT`.
-        fresh: run it even where an equal job is known.
+        said: what it says.
+        tell: called with a line that people should know.
 
     Raises:
         ValidationError: something cannot be understood or read; the message names the option.
     """
-    files = {name: Path(path) for name, path in read_pairs(inputs, "--input").items()}
+    files = {name: Path(path) for name, path in read_pairs(said.inputs, "--input").items()}
     values = {
         name: {"value": _read_json(name, text)}
-        for name, text in read_pairs(json_inputs, "--input-json").items()
+        for name, text in read_pairs(said.json_inputs, "--input-json").items()
     }
     both = sorted(files.keys() & values.keys())
     if both:
@@ -140,70 +175,45 @@ def read_request(
     for name, path in files.items():
         with _open_input(name, path):
             pass  # a missing file is told before anything begins
-    given = {name: _read_parameter(text) for name, text in read_pairs(parameters, "--param").items()}
+    given = {name: _read_parameter(text) for name, text in read_pairs(said.parameters, "--param").items()}
+    source = read_source(said.words, said.code, said.runtime, entrypoint=said.entrypoint, module=said.module)
+    if source.note:
+        tell(source.note)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "job_id": new_id(),
-        "runtime": runtime,
-        **_work(words, code, runtime),
-        **_environment(environment),
+        "runtime": said.runtime,
+        **source.document,
+        **_environment(said.env),
         "inputs": values,
-        "parameters": _with_format(given, runtime, output),
-        "limits": {name: value for name, value in limits.items() if value is not None},
-        "network": list(network),
-        "fresh": fresh,
+        "parameters": _with_format(given, said.runtime, said.output),
+        "limits": {name: value for name, value in said.limits.items() if value is not None},
+        "network": list(said.network),
+        "fresh": said.fresh,
     }
     request = JobRequest(document, files)
+    limits = request.check().limits
+    return _with_stdin(request, said, source, limits.file_size_bytes, tell)
+
+
+def _with_stdin(
+    request: JobRequest, said: JobWords, source: JobSource, max_bytes: int, tell: Callable[[str], None]
+) -> JobRequest:
+    """Add what standard input holds, once all else is known to be right."""
+    wanted = said.stdin
+    if source.from_stdin or said.runtime == "latex":
+        if wanted:
+            held = "the source" if source.from_stdin else "nothing that LaTeX reads"
+            raise ValidationError(f"--stdin: standard input holds {held}", remedy="leave it out")
+        return request
+    given = read_standard_input(wanted, max_bytes, tell)
+    if given is None:
+        return request
+    if given.file is not None:
+        return replace(request, stdin=given.file)
+    request = replace(request, document={**request.document, "stdin": given.document})
     request.check()
     return request
-
-
-def _work(words: Sequence[str], code: str | None, runtime: str) -> dict[str, Any]:
-    if runtime == "command":
-        if code is not None:
-            raise ValidationError(
-                "-c: the runtime 'command' runs a program", remedy="write -- PROGRAM ARGUMENTS..."
-            )
-        if not words:
-            raise ValidationError("the program is missing", remedy="write -- PROGRAM ARGUMENTS...")
-        return {"command": list(words)}
-    if len(words) + (code is not None) != 1:
-        wrong = "nothing to run" if not words and code is None else "more than one thing to run"
-        raise ValidationError(
-            wrong, remedy="name one FILE, or give -c CODE; arguments of the work are --param NAME=VALUE"
-        )
-    if code is not None:
-        return {"code": code}
-    source = _read_source(words[0])
-    if runtime == "python" and words[0] != "-":
-        name = Path(words[0]).name  # so that a traceback names the file
-        return {"files": {name: {"text": source}}, "entrypoint": name}
-    return {"code": source}
-
-
-def _read_source(name: str) -> str:
-    from praxis_sdk.jobs.payload import MAX_CODE_BYTES
-
-    try:
-        if name == "-":
-            data = sys.stdin.buffer.read(MAX_CODE_BYTES + 1)
-        else:
-            with open(name, "rb") as file:
-                data = file.read(MAX_CODE_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise ValidationError(
-            f"{name[:200]}: {os.strerror(error.errno or 0)}", remedy="name a source file, or give -c CODE"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValidationError(f"{name[:200]}: not UTF-8", remedy="save it as UTF-8") from error
-    except ValueError as error:  # a NUL in the name
-        raise ValidationError(f"{name[:200]!r} is not a file name") from error
-    if len(data) > MAX_CODE_BYTES:
-        raise ValidationError(
-            f"{name[:200]}: larger than {MAX_CODE_BYTES >> 20} MiB", remedy="hand data over with --input"
-        )
-    return text
 
 
 def _environment(name: str) -> dict[str, str]:

@@ -123,6 +123,10 @@ def _account(record: Record) -> Iterator[str]:
         yield f"parameters   {json.dumps(payload.parameters, ensure_ascii=False)}"
     for name, one in payload.inputs.items():
         yield f"input        {name}: {_input(one)}"
+    if payload.argv:
+        yield f"arguments    {json.dumps(payload.argv, ensure_ascii=False)}"
+    if payload.stdin is not None:
+        yield f"stdin        {payload.stdin.content_digest()}"
     yield from _section("work", _work(record))
     if result.outputs is not None:
         yield from _section("output", json.dumps(result.outputs, ensure_ascii=False, indent=2))
@@ -155,8 +159,9 @@ def _work(record: Record) -> str:
         return json.dumps(payload.command, ensure_ascii=False)
     if payload.code is not None:
         return payload.code
-    source = (payload.files or {})[payload.entrypoint or ""].content().decode("utf-8", "replace")
-    return source if len(payload.files or {}) == 1 else f"{payload.entrypoint}:\n{source}"
+    main = payload.main_file() or ""
+    source = (payload.files or {})[main].content().decode("utf-8", "replace")
+    return source if len(payload.files or {}) == 1 else f"{main}:\n{source}"
 
 
 def _input(one: JobInput) -> str:

@@ -134,6 +134,6 @@ def _status(result: JobResult) -> str:
 def _outputs(result: JobResult) -> str:
     """Return a digest of the outputs' canonical form, in which 1 and 1.0 are two values."""
     from praxis_sdk.jobs import strict_json
-    from praxis_sdk.jobs.payload import sha256_of
+    from praxis_sdk.jobs.content import sha256_of
 
     return _ABSENT if result.outputs is None else sha256_of(strict_json.canonical(result.outputs))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.cli.moments import read_duration, read_moment
+from praxis_sdk.cli.submitted import is_payload
 from praxis_sdk.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Submission:
             return self
         return self.with_work(labels={**own, **labels})
 
+    def retried_on(self, exit_codes: Sequence[int]) -> Submission:
+        """Return it with exit codes that mean: try again; they replace those of the file."""
+        own = self.work.get("retry") or {}
+        if not isinstance(own, Mapping):  # what is no mapping is refused with the rest
+            return self
+        return self.with_work(retry={**own, "exit_codes": list(exit_codes)})
+
     async def complete(self, control: Control) -> Mapping[str, Any]:
         """Return the work, with the inputs of a job in the artifact store."""
         if self.job is None:
@@ -74,6 +82,8 @@ def submission_of(document: Mapping[str, Any], folder: Path) -> Submission:
     Raises:
         ValidationError: a term has the wrong form, or a contract that it names cannot be used.
     """
+    if is_payload(document):
+        document = {"kind": "job", "request": document}
     terms = {name: document[name] for name in TERMS if document.get(name) is not None}
     for name, value in terms.items():
         forms: Any = (str, int, float) if name in ("opens", "closes") else str

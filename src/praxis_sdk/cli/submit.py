@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from praxis_sdk.cli import job_options
 from praxis_sdk.cli.chosen_store import StoreOption
 from praxis_sdk.cli.streams import Streams
-from praxis_sdk.errors import ValidationError
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
@@ -24,7 +24,8 @@ def submit(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE]", help="A submission, JSON or YAML; '-' for stdin. With -r command: -- PROGRAM..."
+            metavar="[FILE] [-- ARGUMENTS]",
+            help="A script, notebook, folder, contract or payload, or a submission ('-': from stdin).",
         ),
     ] = None,
     job: Annotated[
@@ -51,7 +52,20 @@ def submit(
         list[str] | None,
         typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of a job; repeatable."),
     ] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of a job: 512M, 2G.")] = None,
+    entrypoint: job_options.Entrypoint = None,
+    module: job_options.Module = None,
+    stdin: job_options.Stdin = None,
+    cpu_time: job_options.CpuTime = None,
+    memory: job_options.Memory = None,
+    processes: job_options.Processes = None,
+    file_size: job_options.FileSize = None,
+    files: job_options.Files = None,
+    scratch: job_options.Scratch = None,
+    stdout_limit: job_options.StdoutLimit = None,
+    stderr_limit: job_options.StderrLimit = None,
+    output_limit: job_options.OutputLimit = None,
+    max_artifacts: job_options.MaxArtifacts = None,
+    artifact_bytes: job_options.ArtifactBytes = None,
     network: Annotated[
         list[str] | None,
         typer.Option("--network", metavar="HOST[:PORT]", help="A host that a job may reach; repeatable."),
@@ -81,6 +95,10 @@ def submit(
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="End an attempt after this time: 90, 90s, 5m.")
     ] = None,
+    retry_exit: Annotated[
+        list[int] | None,
+        typer.Option(metavar="CODE", help="An exit code that means: try again; repeatable."),
+    ] = None,
     priority: Annotated[
         str | None, typer.Option(metavar="NAME", help="critical, high, normal (the default) or low.")
     ] = None,
@@ -107,7 +125,10 @@ def submit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")] = False,
 ) -> int:
-    """Submit work: a file that describes it, a job, or a tool.
+    """Submit work: a job, a tool, or a file that describes work.
+
+    What FILE is decides: a script (.py, .tex), a notebook (.ipynb) or a folder is a job, a contract is a tool, and a
+    payload or a submission is a JSON or YAML document. With -r command the words behind '--' are a program.
 
     Prints its id. It is kept until a worker has run it, whatever happens to this process. With --wait what it
     writes passes through, and where no worker runs, this command is the worker meanwhile.
@@ -115,16 +136,17 @@ def submit(
     from praxis_sdk.cli import logs
     from praxis_sdk.cli.following import Following
     from praxis_sdk.cli.given import read_args_file, read_pairs
+    from praxis_sdk.cli.submitted import Named
 
     streams: Streams = context.obj
     logs.configure(verbose=verbose)
     labels = read_pairs(label or (), "--label")
-    _only_one(words or [], job, code, tool, runtime)
-    if tool is not None:
+    named = Named(tuple(words or ()), job, code, tool, runtime).recognised()
+    if named.tool is not None:
         from praxis_sdk.cli.submission import tool_submission
 
         submission = tool_submission(
-            tool,
+            named.tool,
             read_pairs(arg or ()),
             args=read_args_file(args_file) if args_file is not None else {},
             engine=engine,
@@ -132,26 +154,44 @@ def submit(
             workspace=workspace or Path.cwd(),
             timeout=timeout,
         )
-    elif job is not None or code is not None or runtime is not None:
-        from praxis_sdk.cli.job_request import read_request
+    elif named.runtime is not None:
+        from praxis_sdk.cli.job_request import JobWords, read_request
         from praxis_sdk.cli.submission import Submission
 
-        request = read_request(
-            [job] if job is not None else words or (),
-            code,
-            runtime or "python",
-            env,
+        said = JobWords(
+            words=named.words,
+            code=code,
+            runtime=named.runtime,
+            env=env,
+            entrypoint=entrypoint,
+            module=module,
             inputs=inputs or (),
             json_inputs=input_json or (),
             parameters=param or (),
-            limits={"wall_s": timeout, "memory_bytes": memory},
-            output=None,
+            limits={
+                "wall_s": timeout,
+                "cpu_s": cpu_time,
+                "memory_bytes": memory,
+                "processes": processes,
+                "file_size_bytes": file_size,
+                "files": files,
+                "scratch_bytes": scratch,
+                "stdout_bytes": stdout_limit,
+                "stderr_bytes": stderr_limit,
+                "outputs_bytes": output_limit,
+                "artifact_count": max_artifacts,
+                "artifact_total_bytes": artifact_bytes,
+            },
             network=network or (),
             fresh=fresh,
+            stdin=stdin,
         )
+        request = read_request(said, lambda line: None if quiet else streams.say(line, "doubt"))
         submission = Submission({"kind": "job"}, job=request)
     else:
-        submission = _from_file((words or [""])[0], timeout)
+        submission = _from_file(named.words[0], timeout)
+    if retry_exit:
+        submission = submission.retried_on(retry_exit)
     submission = submission.but(priority=priority, opens=opens, closes=closes, idempotency_key=key)
     submission = submission.labelled(labels).with_work(batch=batch or None)
     following = Following(streams, show=not as_json, quiet=quiet)
@@ -211,32 +251,3 @@ def _from_file(name: str, timeout: str | None) -> Submission:
     if timeout is not None:
         given["timeout_s"] = read_duration(timeout, "--timeout")
     return submission.with_work(**given)
-
-
-def _only_one(
-    words: list[str], job: str | None, code: str | None, tool: Path | None, runtime: str | None
-) -> None:
-    """Refuse what names no work, or more than one piece of it."""
-    program = runtime == "command" and tool is None
-    named = [
-        name
-        for name, given in (
-            ("FILE", bool(words) and not program),
-            ("--job", job is not None),
-            ("--code", code is not None),
-            ("--tool", tool is not None),
-            ("-- PROGRAM", program and bool(words)),
-        )
-        if given
-    ]
-    if len(named) > 1 or (len(words) > 1 and not program):
-        raise ValidationError(
-            f"{' and '.join(named[:2]) if len(named) > 1 else 'FILE'}: more than one thing to submit",
-            remedy="submit one at a time, or many with 'praxis batch submit'",
-        )
-    if not named:
-        raise ValidationError(
-            "nothing to submit", remedy="name a FILE, or give --job FILE, -c CODE, or --tool CONTRACT"
-        )
-    if runtime is not None and named == ["FILE"]:
-        raise ValidationError("--runtime: FILE is a submission, not a source", remedy="write --job FILE")

@@ -139,8 +139,6 @@ def _failed(failure: Failure) -> Outcome:
 def _timed_out(held: Held) -> Outcome:
     message = f"ran longer than its {held.execution.terms.timeout_s:g} s and was killed"
     terms = held.execution.terms
-    error_type = failure_policy.classify(
-        FailureCategory.RESOURCE_LIMIT, timed_out=True, retry_timeouts=terms.retry.retry_timeouts
-    )
+    error_type = failure_policy.classify(FailureCategory.RESOURCE_LIMIT, timed_out=True, retry=terms.retry)
     failure = Failure(FailureCategory.RESOURCE_LIMIT, error_type, "wall_clock_exceeded", message)
     return Outcome(ExecutionStatus.TIMED_OUT, failure=failure)

@@ -61,6 +61,9 @@ _PERMANENT_CODES: Final = frozenset({"authentication_failed", "permission_denied
 _OWN_SIGNALS: Final = frozenset({signals.SIGABRT, signals.SIGPIPE, signals.SIGSYS})
 
 
+_PLAIN: Final = RetryPolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What becomes of an execution.
@@ -79,8 +82,9 @@ def classify(
     *,
     code: str = "",
     signal: int | None = None,
+    exit_code: int | None = None,
     timed_out: bool = False,
-    retry_timeouts: bool = False,
+    retry: RetryPolicy = _PLAIN,
 ) -> ErrorType:
     """Decide whether trying again can help (DESIGN, table of failures; spec 4, "Error Classification").
 
@@ -88,17 +92,20 @@ def classify(
         category: who must act.
         code: the stable word of the failure; empty where there is none.
         signal: the signal that ended the work, if nobody here sent it.
+        exit_code: the exit code of the work.
         timed_out: whether the wall-clock limit ended it.
-        retry_timeouts: whether the terms ask for another try after a timeout.
+        retry: the terms, which may ask for another try after a timeout or an exit code.
     """
     if timed_out:
-        return ErrorType.TRANSIENT if retry_timeouts else ErrorType.PERMANENT
+        return ErrorType.TRANSIENT if retry.retry_timeouts else ErrorType.PERMANENT
     if category is FailureCategory.RESOURCE_LIMIT:
         return ErrorType.RESOURCE
     if category is FailureCategory.INTERNAL_ERROR:
         if code in _PERMANENT_CODES:
             return ErrorType.PERMANENT
         return ErrorType.CRASH if signal is not None or code in _CRASH_CODES else ErrorType.TRANSIENT
+    if category is FailureCategory.USER_CODE_ERROR and exit_code in retry.exit_codes:
+        return ErrorType.TRANSIENT
     # A segmentation fault is a crash (spec 4), whoever wrote the program; an exception that nobody caught
     # is the program's answer, and the same again would give the same.
     if category is FailureCategory.USER_CODE_ERROR and signal is not None and signal not in _OWN_SIGNALS:
@@ -106,19 +113,23 @@ def classify(
     return ErrorType.PERMANENT
 
 
-def of_tool(outcome: ToolOutcome, *, retry_timeouts: bool = False) -> Failure | None:
+def of_tool(outcome: ToolOutcome, *, retry: RetryPolicy = _PLAIN) -> Failure | None:
     """Return the failure of a tool's run; None where it succeeded.
 
     Args:
         outcome: the account of the run.
-        retry_timeouts: as in `classify`.
+        retry: as in `classify`.
     """
     failure = outcome.failure
     if failure is None:
         return None
     timed_out = outcome.status is ExecutionStatus.TIMED_OUT
     error_type = classify(
-        failure.category, signal=outcome.signal, timed_out=timed_out, retry_timeouts=retry_timeouts
+        failure.category,
+        signal=outcome.signal,
+        exit_code=outcome.exit_code,
+        timed_out=timed_out,
+        retry=retry,
     )
     if timed_out:
         code = "wall_clock_exceeded"
@@ -133,12 +144,12 @@ def of_tool(outcome: ToolOutcome, *, retry_timeouts: bool = False) -> Failure | 
     return bounded(Failure(failure.category, error_type, code, failure.message, outcome.stderr))
 
 
-def of_job(result: JobResult, *, retry_timeouts: bool = False) -> Failure | None:
+def of_job(result: JobResult, *, retry: RetryPolicy = _PLAIN) -> Failure | None:
     """Return the failure of a job; None where it succeeded.
 
     Args:
         result: the account of the job.
-        retry_timeouts: as in `classify`.
+        retry: as in `classify`.
     """
     failure = result.failure
     if failure is None:
@@ -147,8 +158,9 @@ def of_job(result: JobResult, *, retry_timeouts: bool = False) -> Failure | None
         failure.category,
         code=failure.code,
         signal=result.signal,
+        exit_code=result.exit_code,
         timed_out=result.status is ExecutionStatus.TIMED_OUT,
-        retry_timeouts=retry_timeouts,
+        retry=retry,
     )
     detail = failure.traceback or result.stderr.text
     return bounded(Failure(failure.category, error_type, failure.code, failure.message, detail))

@@ -208,6 +208,13 @@ def read_retry_policy(document: Mapping[str, Any]) -> RetryPolicy:
             values[name] = _positive(value, f"retry.{name}")
             if not 1 <= values[name] <= MAX_RAISE:
                 raise ValidationError(f"retry.{name}: {value!r} is not a number from 1 to {MAX_RAISE:g}")
+        elif name == "exit_codes":
+            if not isinstance(value, list | tuple | frozenset) or not all(map(_is_failing_exit, value)):
+                raise ValidationError(
+                    f"retry.exit_codes: {value!r} is not a list of exit codes",
+                    remedy="write numbers from 1 to 255",
+                )
+            values[name] = frozenset(value)
         elif name == "retry_on":
             try:
                 values[name] = frozenset(ErrorType(one) for one in value)
@@ -219,6 +226,8 @@ def read_retry_policy(document: Mapping[str, Any]) -> RetryPolicy:
         else:
             known = ", ".join(one.name for one in dataclasses.fields(RetryPolicy))
             raise ValidationError(f"retry.{name}: unknown", remedy=f"known are {known}")
+    if values.get("exit_codes"):  # an exit code that asks for another try counts as transient
+        values["retry_on"] = values.get("retry_on", RetryPolicy().retry_on) | {ErrorType.TRANSIENT}
     return RetryPolicy(**values)
 
 
@@ -288,6 +297,10 @@ def _object(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValidationError(f"{name}: {value!r} is no object")
     return value
+
+
+def _is_failing_exit(code: object) -> bool:
+    return isinstance(code, int) and not isinstance(code, bool) and 1 <= code <= 255
 
 
 def _positive(value: Any, name: str) -> float:

@@ -7,9 +7,10 @@ two jobs are the same, `sanitize` what a message may say, `environments` the imm
 run in, `artifacts` what they leave behind.
 """
 
+from praxis_sdk.jobs.content import FileContent, JobInput, StandardInput
 from praxis_sdk.jobs.dedupe import dedupe_key
 from praxis_sdk.jobs.limits import JobLimits, LimitName
-from praxis_sdk.jobs.payload import FileContent, JobInput, JobPayload, Provenance, parse_payload
+from praxis_sdk.jobs.payload import JobPayload, Provenance, parse_payload
 from praxis_sdk.jobs.result import (
     BoundedText,
     FailureCode,
@@ -37,6 +38,7 @@ __all__ = [
     "NetworkUse",
     "Provenance",
     "RejectedArtifact",
+    "StandardInput",
     "dedupe_key",
     "parse_payload",
     "parse_result",

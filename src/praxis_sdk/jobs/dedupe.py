@@ -8,6 +8,7 @@ Unicode normalisation, integers and floats kept apart) that holds:
     adapter       the runtime and its version
     env_version   the exact environment
     work          code, or files by path with the sha256 of their bytes and the entrypoint, and the command
+    module, argv, stdin    the module, the arguments, the sha256 of what standard input holds; only where given
     inputs        by name: how they reach the work (JSON or bytes) and the sha256 of their bytes
     parameters    as they are
     limits        all of them, defaults filled in, as numbers: '512M' and 536870912 are one limit
@@ -25,7 +26,8 @@ from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs import strict_json
-from praxis_sdk.jobs.payload import SCHEMA_MAJOR, JobPayload, sha256_of
+from praxis_sdk.jobs.content import sha256_of
+from praxis_sdk.jobs.payload import SCHEMA_MAJOR, JobPayload
 
 KEY_FORMAT: Final = "praxis-job-1"
 
@@ -58,7 +60,17 @@ def _identity(
     payload: JobPayload, input_digests: Mapping[str, str], env_version: str, adapter_version: str
 ) -> dict[str, Any]:
     files = payload.files or {}
+    given: dict[
+        str, Any
+    ] = {}  # left out where not given, so that such a job keeps the key that it always had
+    if payload.module is not None:
+        given["module"] = payload.module
+    if payload.argv:
+        given["argv"] = payload.argv
+    if payload.stdin is not None:
+        given["stdin"] = payload.stdin.content_digest()
     return {
+        **given,
         "format": KEY_FORMAT,
         "schema": SCHEMA_MAJOR,
         "adapter": {"name": payload.runtime, "version": adapter_version},

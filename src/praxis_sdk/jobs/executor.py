@@ -306,7 +306,7 @@ class JobExecutor:
     async def _order(self, payload: JobPayload, work: Work, key: str) -> FileIO:
         try:
             return await write_order(
-                work, seed=int(key[:12], 16), store=self._artifacts, max_bytes=payload.limits.scratch_bytes
+                work, seed=int(key[:12], 16), store=self._artifacts, limits=payload.limits
             )
         except ArtifactMissing as error:
             raise _Refused(

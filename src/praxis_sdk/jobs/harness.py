@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RESULT_FOLDER = ".praxis"
 RESULT_FILE = "result.json"
+STDIN_FILE = f"{RESULT_FOLDER}/stdin"
 MAX_HEADER_BYTES = 8 << 20
 MAX_TRACEBACK_CHARS = 20_000
 MAX_MESSAGE_CHARS = 4_000
@@ -66,9 +67,13 @@ def begin(fd: int) -> Callable[[], int] | list[str]:
     if not _prepared:
         prepare()
     header = receive(fd)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, fd)
-    os.close(null)
+    if header.get("stdin"):  # a file without a name, as `< data` would be, but that nobody else has
+        given = _open(STDIN_FILE, os.O_RDONLY)
+        os.unlink(STDIN_FILE)
+    else:
+        given = os.open(os.devnull, os.O_RDWR)
+    os.dup2(given, fd)
+    os.close(given)
     if "argv" in header:
         argv: list[str] = header["argv"]
         return argv
@@ -174,8 +179,8 @@ def become(argv: list[str]) -> int:
 def run_python(order: dict[str, Any], folder: str) -> int:
     """Run Python code in a folder and write its result there; returns the exit code."""
     seed(order["seed"])
-    sys.argv = [order["name"]]
-    sys.path.insert(0, folder)  # files that came with the job can be imported
+    sys.argv = [order["name"], *order.get("argv", ())]
+    sys.path[:0] = import_folders(order, folder)  # files that came with the job can be imported
     result: dict[str, Any] = {}
     code, value = 0, None
     owner = os.getpid()
@@ -204,6 +209,12 @@ def run_python(order: dict[str, Any], folder: str) -> int:
     return code
 
 
+def import_folders(order: dict[str, Any], folder: str) -> list[str]:
+    """Return where imports look first: beside the script, as Python does, then in the folder of the job."""
+    beside = os.path.dirname(order["name"])
+    return [f"{folder}/{beside}", folder] if beside and "package" not in order else [folder]
+
+
 def join_threads() -> None:
     """Wait for the job's threads, as an interpreter does before it ends."""
     threading = sys.modules.get("threading")
@@ -222,6 +233,9 @@ def evaluate(order: dict[str, Any]) -> Any:
     module.__builtins__ = builtins
     module.parameters = order["parameters"]
     module.inputs = order["inputs"]
+    if order.get("package"):  # as `python -m`: what the package does first, and relative imports
+        module.__package__ = order["package"]
+        __import__(order["package"])
     sys.modules["__main__"] = module
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     tree = ast.parse(source, name)

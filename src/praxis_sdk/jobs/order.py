@@ -13,41 +13,48 @@ from io import FileIO
 from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.jobs import harness
 from praxis_sdk.jobs.adapters.base import Work, WorkFile
+from praxis_sdk.jobs.adapters.inputs import INPUTS_FOLDER
 from praxis_sdk.jobs.artifacts import ArtifactMissing, ArtifactStore
+from praxis_sdk.jobs.limits import JobLimits
+from praxis_sdk.jobs.room import shortage
 
 IN_MEMORY_BYTES: Final = 4 << 20  # a larger order is a temporary file on disk
 _PRIVATE, _EXECUTABLE = 0o644, 0o755
 
 
-async def write_order(work: Work, *, seed: int, store: ArtifactStore, max_bytes: int) -> FileIO:
+async def write_order(work: Work, *, seed: int, store: ArtifactStore, limits: JobLimits) -> FileIO:
     """Write an order.
 
     Args:
         work: what the adapter wants.
         seed: for the generators of random numbers.
         store: where files by digest come from.
-        max_bytes: most bytes of content; the scratch space of the job could not hold more.
+        limits: of the job, into which everything that is placed must fit.
 
     Returns:
         An open file, at its beginning; the caller closes it.
 
     Raises:
         ArtifactMissing, ArtifactCorrupt: a file by digest cannot be had.
-        ValidationError: the content is too long.
+        ValidationError: the content is more than a limit of the job allows.
     """
-    sizes = [await _size(file, store) for file in work.files]
-    if sum(sizes) > max_bytes:
-        raise ValidationError(
-            f"payload.inputs: {sum(sizes)} bytes do not fit into the limit scratch_bytes of {max_bytes}",
-            remedy="raise limits.scratch_bytes",
-        )
+    files = work.files
+    if work.stdin is not None:
+        files = (*files, WorkFile(harness.STDIN_FILE, work.stdin))
+    sizes = [await _size(file, store) for file in files]
+    short = shortage(limits, {_field(file): size for file, size in zip(files, sizes, strict=True)})
+    if short is not None:
+        raise ValidationError(short[0], remedy=short[1])
     header: dict[str, Any] = {
         "files": [
             [file.path, size, _EXECUTABLE if file.executable else _PRIVATE]
-            for file, size in zip(work.files, sizes, strict=True)
+            for file, size in zip(files, sizes, strict=True)
         ]
     }
+    if work.stdin is not None:
+        header["stdin"] = True
     if work.argv is not None:
         header["argv"] = list(work.argv)
     else:
@@ -56,7 +63,7 @@ async def write_order(work: Work, *, seed: int, store: ArtifactStore, max_bytes:
     order = _anonymous(len(encoded) + sum(sizes))
     try:
         _write(order, len(encoded).to_bytes(8, "big") + encoded)
-        for file in work.files:
+        for file in files:
             if isinstance(file.content, bytes):
                 _write(order, file.content)
             else:
@@ -67,6 +74,14 @@ async def write_order(work: Work, *, seed: int, store: ArtifactStore, max_bytes:
         order.close()
         raise
     return order
+
+
+def _field(file: WorkFile) -> str:
+    """Return the field of the payload that a file comes from, and its name there."""
+    if file.path == harness.STDIN_FILE:
+        return "stdin"
+    name = file.path.removeprefix(f"{INPUTS_FOLDER}/")
+    return f"files.{name}" if name == file.path else f"inputs.{name}"
 
 
 async def _size(file: WorkFile, store: ArtifactStore) -> int:

@@ -7,12 +7,9 @@ looks at it.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Self
 
 import pydantic
 from pydantic import (
@@ -22,24 +19,24 @@ from pydantic import (
     JsonValue,
     StrictBool,
     StrictStr,
-    WithJsonSchema,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.problems import field_name
 from praxis_sdk.jobs import strict_json
+from praxis_sdk.jobs.content import FileContent, JobInput, StandardInput, size_of, text_schema
 from praxis_sdk.jobs.limits import JobLimits, JobPart
 from praxis_sdk.jobs.network import HOST_PATTERN, MAX_HOSTS, NetworkHost, parse_host
+from praxis_sdk.jobs.room import shortage
 from praxis_sdk.jobs.wording import (
-    DIGEST_PATTERN,
     ENVIRONMENT_PATTERN,
     ENVIRONMENT_VERSION_PATTERN,
     INPUT_NAME_PATTERN,
     JOB_ID_PATTERN,
     MAJOR,
+    MODULE_PATTERN,
     NO_NUL_PATTERN,
     RUNTIME_PATTERN,
     SCHEMA_VERSION_PATTERN,
@@ -52,7 +49,7 @@ SCHEMA_VERSION: Final = "1.0"
 MAX_PAYLOAD_BYTES: Final = 16 << 20
 MAX_DOCUMENT_DEPTH: Final = strict_json.MAX_DEPTH + 8  # what is around a value of the greatest depth
 MAX_CODE_BYTES: Final = 1 << 20
-MAX_FILES: Final = 256
+MAX_FILES: Final = 1024
 MAX_FILES_BYTES: Final = 8 << 20
 MAX_INPUTS: Final = 256
 MAX_INPUTS_BYTES: Final = 8 << 20
@@ -66,13 +63,12 @@ COMMAND_RUNTIME: Final = "command"
 
 _PATH_PART: Final = r"[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]"
 _PATH_PATTERN: Final = rf"^(?!\.{{1,2}}(/|$))({_PATH_PART}+/(?!\.{{1,2}}(/|$)))*{_PATH_PART}+$"
-_BASE64_PATTERN: Final = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _MAX_PATH_BYTES: Final = 1024
 _MAX_PART_BYTES: Final = 255
 _MAX_PATH_PARTS: Final = 16
 
 
-def _check_path(value: object) -> object:
+def check_path(value: object) -> object:
     """Accept only a relative path that stays below where it is put, whatever reads it."""
     if not isinstance(value, str):
         raise ValueError("must be text")
@@ -91,139 +87,27 @@ def _check_path(value: object) -> object:
     return value
 
 
-def _check_base64(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError("is not base64: letters, digits, '+', '/', padded with '='") from error
-    return value
-
-
 def _check_host(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("must be text such as 'data.example.org' or 'data.example.org:8443'")
     return str(parse_host(value))
 
 
-def _text_schema(**schema: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", **schema})
-
-
-Digest = Annotated[StrictStr, Field(pattern=DIGEST_PATTERN)]
-# The forms of a content; null is none of them.
-OneText = Annotated[StrictStr, _text_schema()]
-OneBase64 = Annotated[
-    StrictStr,
-    BeforeValidator(_check_base64),
-    _text_schema(contentEncoding="base64", pattern=_BASE64_PATTERN),
-]
-OneDigest = Annotated[Digest, _text_schema(pattern=DIGEST_PATTERN)]
 RelativePath = Annotated[
     StrictStr,
-    BeforeValidator(_check_path),
-    _text_schema(pattern=_PATH_PATTERN, maxLength=_MAX_PATH_BYTES),
+    BeforeValidator(check_path),
+    text_schema(pattern=_PATH_PATTERN, maxLength=_MAX_PATH_BYTES),
 ]
 InputName = Annotated[StrictStr, Field(pattern=INPUT_NAME_PATTERN)]
 Word = Annotated[StrictStr, Field(max_length=MAX_ARGUMENT_BYTES, pattern=NO_NUL_PATTERN)]
-Host = Annotated[StrictStr, BeforeValidator(_check_host), _text_schema(pattern=HOST_PATTERN, maxLength=300)]
+Host = Annotated[StrictStr, BeforeValidator(_check_host), text_schema(pattern=HOST_PATTERN, maxLength=300)]
 SchemaVersion = Annotated[StrictStr, Field(pattern=SCHEMA_VERSION_PATTERN)]
 JobId = Annotated[StrictStr, Field(pattern=JOB_ID_PATTERN)]
 RuntimeName = Annotated[StrictStr, Field(pattern=RUNTIME_PATTERN)]
 EnvironmentName = Annotated[StrictStr, Field(pattern=ENVIRONMENT_PATTERN, max_length=64)]
 EnvironmentVersion = Annotated[StrictStr, Field(pattern=ENVIRONMENT_VERSION_PATTERN, max_length=80)]
+ModuleName = Annotated[StrictStr, Field(pattern=MODULE_PATTERN, max_length=_MAX_PATH_BYTES)]
 Label = Annotated[StrictStr, Field(max_length=1024, pattern=NO_NUL_PATTERN)]
-
-
-def _exactly_one(*names: str) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in names]})
-
-
-def _content_schema(schema: dict[str, Any]) -> None:
-    """Add the short form of a file, plain text, to the schema of the long one."""
-    description = schema.pop("description")
-    long = {**schema, "oneOf": [{"required": ["text"]}, {"required": ["base64"]}]}
-    schema.clear()
-    schema.update(description=description, anyOf=[{"type": "string"}, long])
-
-
-class FileContent(JobPart):
-    """The content of one file: text (UTF-8) or base64 bytes, exactly one of them; plain text will do too."""
-
-    model_config = ConfigDict(json_schema_extra=_content_schema)
-
-    text: OneText | None = None
-    base64: OneBase64 | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, data: Any) -> Any:
-        if not isinstance(data, str | Mapping | cls):
-            raise ValueError("must be text, or an object with one of 'text' and 'base64'")
-        return {"text": data} if isinstance(data, str) else data
-
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        if len(self.model_fields_set) != 1 or (self.text is None and self.base64 is None):
-            raise ValueError("must have exactly one of 'text' and 'base64'")
-        return self
-
-    @model_serializer
-    def _write(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
-    def content(self) -> bytes:
-        """Return the bytes of the file."""
-        return _decode(self.text, self.base64)
-
-
-class JobInput(JobPart):
-    """One named input, by value or by digest: exactly one of the four fields.
-
-    `value` reaches the work as a JSON value. The other three are three ways to say the same bytes (text as
-    UTF-8), and reach it as those bytes; so they are one and the same for the dedupe key.
-    """
-
-    model_config = _exactly_one("value", "text", "base64", "digest")
-
-    value: JsonValue = None
-    text: OneText | None = None
-    base64: OneBase64 | None = None
-    digest: OneDigest | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping | cls):
-            raise ValueError('must be an object with one of its fields, such as {"value": 1}')
-        return data
-
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        name = next(iter(self.model_fields_set), "")
-        if len(self.model_fields_set) != 1 or (name != "value" and getattr(self, name) is None):
-            raise ValueError("must have exactly one of 'value', 'text', 'base64' and 'digest'")
-        return self
-
-    @model_serializer
-    def _write(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
-    @property
-    def kind(self) -> Literal["json", "bytes"]:
-        """Whether the work receives a JSON value or bytes."""
-        return "json" if "value" in self.model_fields_set else "bytes"
-
-    def content(self) -> bytes | None:
-        """Return the bytes (of a JSON value: its canonical form); None for an input by digest."""
-        if self.kind == "json":
-            return strict_json.canonical(self.value)
-        return None if self.digest is not None else _decode(self.text, self.base64)
-
-    def content_digest(self) -> str:
-        """Return 'sha256:...' of the bytes, whether or not they are here."""
-        content = self.content()
-        return self.digest or "" if content is None else sha256_of(content)
 
 
 class Provenance(JobPart):
@@ -241,20 +125,35 @@ _KINDS_OF_WORK: Final[dict[str, Any]] = {
     "if": {"properties": {"runtime": {"const": COMMAND_RUNTIME}}},
     "then": {
         "required": ["command"],
-        "properties": {"command": {"type": "array"}, "code": _NULL, "entrypoint": _NULL},
+        "properties": {"command": {"type": "array"}, "code": _NULL, "entrypoint": _NULL, "module": _NULL},
     },
     "else": {
         "properties": {"command": _NULL},
         "oneOf": [
             {
                 "required": ["code"],
-                "properties": {"code": {"type": "string"}, "files": _NULL, "entrypoint": _NULL},
+                "properties": {
+                    "code": {"type": "string"},
+                    "files": _NULL,
+                    "entrypoint": _NULL,
+                    "module": _NULL,
+                },
             },
             {
                 "required": ["files", "entrypoint"],
                 "properties": {
                     "files": {"type": "object"},
                     "entrypoint": {"type": "string"},
+                    "module": _NULL,
+                    "code": _NULL,
+                },
+            },
+            {
+                "required": ["files", "module"],
+                "properties": {
+                    "files": {"type": "object"},
+                    "module": {"type": "string"},
+                    "entrypoint": _NULL,
                     "code": _NULL,
                 },
             },
@@ -266,8 +165,8 @@ _KINDS_OF_WORK: Final[dict[str, Any]] = {
 class JobPayload(JobPart):
     """One job.
 
-    The work itself is exactly one of `code`, `files` with an `entrypoint`, or (for the runtime `command`) a
-    `command`, with or without `files`.
+    The work itself is exactly one of `code`, `files` with an `entrypoint` or a `module`, or (for the runtime
+    `command`) a `command`, with or without `files`.
     """
 
     model_config = ConfigDict(json_schema_extra=_KINDS_OF_WORK)
@@ -282,8 +181,19 @@ class JobPayload(JobPart):
         None, min_length=1, max_length=MAX_FILES, description="Source files by relative path, at most 8 MiB."
     )
     entrypoint: RelativePath | None = Field(None, description="The one of `files` to run.")
+    module: ModuleName | None = Field(
+        None, description="The module among `files` to run, as `python -m` does; in place of an entrypoint."
+    )
     command: list[Word] | None = Field(
         None, min_length=1, max_length=MAX_ARGUMENTS, description="Program and arguments."
+    )
+    argv: list[Word] = Field(
+        default_factory=list,
+        max_length=MAX_ARGUMENTS,
+        description="Arguments of a script, in `sys.argv` behind its name; a `command` holds its own.",
+    )
+    stdin: StandardInput | None = Field(
+        None, description="What the work reads from standard input; nothing unless given."
     )
     inputs: dict[InputName, JobInput] = Field(
         default_factory=dict, max_length=MAX_INPUTS, description="Inputs by name, by value or by digest."
@@ -325,7 +235,7 @@ class JobPayload(JobPart):
         both = next((path for path in files if path in folders), None)
         if both is not None:
             raise ValueError(f"{both[:80]!a} is both a file and a folder")
-        if sum(_size(file.text, file.base64) for file in files.values()) > MAX_FILES_BYTES:
+        if sum(size_of(file.text, file.base64) for file in files.values()) > MAX_FILES_BYTES:
             raise ValueError(f"together larger than {MAX_FILES_BYTES} bytes; hand data over as inputs")
         return files
 
@@ -338,6 +248,20 @@ class JobPayload(JobPart):
             raise ValueError(f"larger than the limit of {MAX_COMMAND_BYTES} bytes; use files or inputs")
         return command
 
+    @field_validator("argv")
+    @classmethod
+    def _argv_is_bounded(cls, argv: list[str]) -> list[str]:
+        if sum(len(word.encode()) + 1 for word in argv) > MAX_COMMAND_BYTES:
+            raise ValueError(f"larger than the limit of {MAX_COMMAND_BYTES} bytes; use stdin or inputs")
+        return argv
+
+    @field_validator("stdin")
+    @classmethod
+    def _stdin_is_bounded(cls, stdin: StandardInput | None) -> StandardInput | None:
+        if stdin is not None and size_of(stdin.text, stdin.base64) > MAX_INPUTS_BYTES:
+            raise ValueError(f"larger than {MAX_INPUTS_BYTES} bytes; hand large data over by digest")
+        return stdin
+
     @field_validator("inputs")
     @classmethod
     def _inputs_are_bounded(cls, inputs: dict[str, JobInput]) -> dict[str, JobInput]:
@@ -346,7 +270,7 @@ class JobPayload(JobPart):
             if one.kind == "json":
                 total += len(strict_json.canonical(one.value))
             else:
-                total += _size(one.text, one.base64)
+                total += size_of(one.text, one.base64)
         if total > MAX_INPUTS_BYTES:
             raise ValueError(f"together larger than {MAX_INPUTS_BYTES} bytes; hand large data over by digest")
         return inputs
@@ -366,25 +290,59 @@ class JobPayload(JobPart):
     @model_validator(mode="after")
     def _has_one_kind_of_work(self) -> Self:
         if self.runtime == COMMAND_RUNTIME:
-            if self.command is None or self.code is not None or self.entrypoint is not None:
+            if self.command is None or (self.code, self.entrypoint, self.module) != (None, None, None):
                 raise ValueError("runtime 'command' takes 'command', and neither 'code' nor 'entrypoint'")
+            if self.argv:
+                raise ValueError(
+                    "'argv' is for scripts; the arguments of a 'command' follow its program there"
+                )
         elif self.command is not None:
             raise ValueError(f"'command' is for the runtime 'command', not for {self.runtime!r}")
         elif (self.code is None) == (self.files is None):
             raise ValueError("must have exactly one of 'code' and 'files'")
-        elif (self.files is None) != (self.entrypoint is None):
+        elif self.entrypoint is not None and self.module is not None:
+            raise ValueError("must have only one of 'entrypoint' and 'module'")
+        elif (self.files is None) != (self.entrypoint is None and self.module is None):
             raise ValueError("'files' and 'entrypoint' go together: the sources, and the one of them to run")
-        elif self.files is not None and self.entrypoint not in self.files:
-            raise ValueError("'entrypoint' is none of 'files'")
+        elif self.files is not None and self.main_file() not in self.files:
+            raise ValueError(f"'{'entrypoint' if self.module is None else 'module'}' is none of 'files'")
+        short = shortage(self.limits, self.sizes())
+        if short is not None:
+            raise ValueError(f"{short[0].removeprefix('payload.')}; {short[1]}")
         if self.env_version is not None and self.env_version.rsplit("-", 1)[0] != self.env:
             raise ValueError(
                 f"'env_version' is not a version of the environment {self.env!r}; set 'env', too"
             )
         return self
 
+    def main_file(self) -> str | None:
+        """Return the one of `files` that is run; None where there is none, as for `code`."""
+        if self.module is None:
+            return self.entrypoint
+        path = self.module.replace(".", "/")
+        return f"{path}.py" if f"{path}.py" in (self.files or {}) else f"{path}/__main__.py"
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of all that is here and will be a file of the job; a digest does not say."""
+        sizes = {
+            f"files.{path}": size_of(file.text, file.base64) for path, file in (self.files or {}).items()
+        }
+        for name, one in self.inputs.items():
+            json_bytes = len(strict_json.canonical(one.value)) if one.kind == "json" else 0
+            sizes[f"inputs.{name}"] = json_bytes or size_of(one.text, one.base64)
+        if self.stdin is not None:
+            sizes["stdin"] = size_of(self.stdin.text, self.stdin.base64)
+        return sizes
+
     def input_digests(self) -> dict[str, str]:
         """Return 'sha256:...' of the bytes of every input, by name."""
         return {name: one.content_digest() for name, one in self.inputs.items()}
+
+    def digests(self) -> Iterator[str]:
+        """Go through the artifacts that it names, without which it cannot run."""
+        for one in (*self.inputs.values(), self.stdin):
+            if one is not None and one.digest is not None:
+                yield one.digest
 
     def granted_hosts(self) -> tuple[NetworkHost, ...]:
         """Return the network grant, host and port apart."""
@@ -419,11 +377,6 @@ def parse_payload(data: bytes | Mapping[str, Any]) -> JobPayload:
         raise ValidationError(first_problem("payload", error)) from error
 
 
-def sha256_of(content: bytes) -> str:
-    """Return the digest of some bytes as payloads write it: 'sha256:<64 hex digits>'."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def check_schema_version(document: str, version: object) -> None:
     """Refuse a version of which the major part is not ours (spec 3, section 10.1).
 
@@ -437,14 +390,3 @@ def check_schema_version(document: str, version: object) -> None:
         raise ValueError(
             f"'schema_version' {version} is not supported; this executor reads {document}s of {SCHEMA_MAJOR}.x"
         )
-
-
-def _decode(text: str | None, encoded: str | None) -> bytes:
-    return (text or "").encode() if encoded is None else base64.b64decode(encoded)
-
-
-def _size(text: str | None, encoded: str | None) -> int:
-    """Return the size of a content in bytes, without decoding it."""
-    if encoded is not None:
-        return len(encoded) // 4 * 3 - encoded[-2:].count("=")
-    return len((text or "").encode())

@@ -124,9 +124,8 @@ class ResultStore:
         for record in self.list():
             for artifact in record.result.artifacts:
                 yield artifact.digest
-            for one in record.payload.inputs.values():
-                if one.digest is not None:
-                    yield one.digest
+            for digest in record.payload.digests():
+                yield digest
 
     def _entry(self, payload: JobPayload, result: JobResult) -> Entry:
         answers = result.succeeded and result.dedupe_key is not None and not result.from_cache
@@ -165,6 +164,8 @@ def _parse(data: bytes, name: str) -> Record:
 def _size_bytes(payload: JobPayload, result: JobResult) -> int:
     """Estimate how long a document will be, from what can be long and is cheap to ask."""
     inputs = [one.text or one.base64 or "" for one in payload.inputs.values()]
+    if payload.stdin is not None:
+        inputs.append(payload.stdin.text or payload.stdin.base64 or "")
     files = [one.text or one.base64 or "" for one in (payload.files or {}).values()]
     return (
         len(result.stdout.text)

@@ -21,6 +21,7 @@ INPUT_NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
 DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
 DEDUPE_KEY_PATTERN: Final = r"^[0-9a-f]{64}$"
 CODE_WORD_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+MODULE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 NO_NUL_PATTERN: Final = r"^[^\x00]*$"
 
 # What a text must be that does not match.
@@ -34,6 +35,7 @@ _FORMS: Final[Mapping[str, str]] = {
     DIGEST_PATTERN: "'sha256:' and 64 hexadecimal digits in lower case",
     DEDUPE_KEY_PATTERN: "64 hexadecimal digits in lower case",
     CODE_WORD_PATTERN: "up to 64 lower-case letters, digits and '_', beginning with a letter",
+    MODULE_PATTERN: "the dotted name of a module, such as 'package.main'",
     NO_NUL_PATTERN: "text without NUL characters",
 }
 

@@ -117,6 +117,7 @@ def terms_to_text(terms: Terms) -> str:
                 "resource_factor": retry.resource_factor,
                 "resource_cap": retry.resource_cap,
                 "retry_timeouts": retry.retry_timeouts,
+                **({"exit_codes": sorted(retry.exit_codes)} if retry.exit_codes else {}),
             },
         }
     )
@@ -142,6 +143,7 @@ def terms_from_text(text: str) -> Terms:
             resource_factor=retry["resource_factor"],
             resource_cap=retry["resource_cap"],
             retry_timeouts=retry["retry_timeouts"],
+            exit_codes=frozenset(retry.get("exit_codes", ())),
         ),
     )
 

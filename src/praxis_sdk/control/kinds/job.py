@@ -24,7 +24,7 @@ NAME: Final = "job"
 # Most jobs wait for others or end soon; memory is what cannot be shared. History corrects both.
 CPU_CORES: Final = 0.25
 _MIB: Final = 1 << 20
-_SOURCE: Final = ("code", "files", "entrypoint", "command")
+_SOURCE: Final = ("code", "files", "entrypoint", "module", "command")
 # What a job does by itself is deterministic: the same again would come to the same.
 RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT, ErrorType.CRASH}))
 
@@ -128,9 +128,7 @@ class JobKind:
             status=result.status,
             outputs=result.outputs,
             result=result.to_json(),
-            failure=failure_policy.of_job(
-                result, retry_timeouts=attempt.execution.terms.retry.retry_timeouts
-            ),
+            failure=failure_policy.of_job(result, retry=attempt.execution.terms.retry),
             usage=Usage(
                 wall_s=result.usage.wall_s,
                 cpu_s=result.usage.cpu_s,

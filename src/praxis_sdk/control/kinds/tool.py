@@ -139,9 +139,7 @@ class ToolKind:
             status=outcome.status,
             outputs={"exit_code": outcome.exit_code, "stdout": outcome.stdout},
             result=outcome.to_json(),
-            failure=failure_policy.of_tool(
-                outcome, retry_timeouts=attempt.execution.terms.retry.retry_timeouts
-            ),
+            failure=failure_policy.of_tool(outcome, retry=attempt.execution.terms.retry),
             usage=Usage(
                 wall_s=outcome.duration_s,
                 cpu_s=outcome.usage.cpu_s,

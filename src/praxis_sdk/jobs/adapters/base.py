@@ -35,6 +35,7 @@ class Work:
         files: what the working directory holds at the start.
         python: code for the harness to run, with `name`, `code`, `parameters`, `inputs`; or None.
         argv: a program to run; or None. Exactly one of both is given.
+        stdin: what standard input holds, as the content of a `WorkFile`; None for nothing.
         variables: environment variables beside those of the environment.
         leave: names of files in the working directory that are no output: they came in, or are by-products.
         requires: programs that must exist inside; where one is missing the job fails as DEPENDENCY_ERROR.
@@ -43,6 +44,7 @@ class Work:
     files: tuple[WorkFile, ...] = ()
     python: Mapping[str, Any] | None = None
     argv: tuple[str, ...] | None = None
+    stdin: bytes | str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     leave: frozenset[str] = frozenset()
     requires: tuple[str, ...] = ()

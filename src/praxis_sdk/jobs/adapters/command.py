@@ -10,7 +10,7 @@ from typing import Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
-from praxis_sdk.jobs.adapters.inputs import came_in, placed_files
+from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, placed_files
 from praxis_sdk.jobs.harness import RESULT_FILE, RESULT_FOLDER
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
@@ -45,6 +45,7 @@ class CommandAdapter(RuntimeAdapter):
         return Work(
             files=files,
             argv=tuple(payload.command),
+            stdin=given_stdin(payload),
             # An absolute path, which also means something to a program that changes its directory.
             variables={RESULT_VARIABLE: f"{DEFAULT_WORKDIR}/{RESULT_FOLDER}/{RESULT_FILE}"},
             leave=came_in(files),

@@ -47,6 +47,14 @@ def input_values(payload: JobPayload) -> dict[str, Any]:
     }
 
 
+def given_stdin(payload: JobPayload) -> bytes | str | None:
+    """Return what standard input holds: bytes, or the digest of them; None for nothing."""
+    if payload.stdin is None:
+        return None
+    content = payload.stdin.content()
+    return payload.stdin.content_digest() if content is None else content
+
+
 def came_in(files: tuple[WorkFile, ...]) -> frozenset[str]:
     """Return the paths that are no output, because they were there before."""
     return frozenset(file.path for file in files)

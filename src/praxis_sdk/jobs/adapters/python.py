@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Final
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.jobs import notebook
 from praxis_sdk.jobs.adapters.base import NOT_A_FILE, Findings, Report, RuntimeAdapter, Work
-from praxis_sdk.jobs.adapters.inputs import came_in, input_values, placed_files
+from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
 
 DEFAULT_NAME: Final = "job.py"
+NOTEBOOK: Final = ".ipynb"
 
 
 class PythonAdapter(RuntimeAdapter):
@@ -23,13 +26,14 @@ class PythonAdapter(RuntimeAdapter):
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
         files = placed_files(payload)
         name, code = DEFAULT_NAME, payload.code
-        if payload.files and payload.entrypoint:
-            name = payload.entrypoint
+        main = payload.main_file()
+        if payload.files and main:
+            name = main
             try:
-                code = payload.files[payload.entrypoint].content().decode("utf-8")
+                code = payload.files[main].content().decode("utf-8")
             except UnicodeDecodeError as error:
                 raise ValidationError(
-                    f"payload.files.{payload.entrypoint}: not UTF-8", remedy="save the source as UTF-8"
+                    f"payload.files.{main}: not UTF-8", remedy="save the source as UTF-8"
                 ) from error
         if code is None:
             raise ValidationError(
@@ -40,9 +44,12 @@ class PythonAdapter(RuntimeAdapter):
             python={
                 "name": name,
                 "code": code,
+                "argv": payload.argv,
+                **_way_to_run(payload, name),
                 "parameters": payload.parameters,
                 "inputs": input_values(payload),
             },
+            stdin=given_stdin(payload),
             leave=came_in(files),
         )
 
@@ -68,3 +75,13 @@ class PythonAdapter(RuntimeAdapter):
         if report.exit_code != 0:
             return Findings(code="exit_nonzero", message=f"exited with code {report.exit_code}")
         return Findings(outputs=result.get("value"))
+
+
+def _way_to_run(payload: JobPayload, name: str) -> dict[str, str]:
+    """Return what the harness must know of a module, a notebook, or a script in a folder."""
+    if payload.module is not None:
+        module = payload.module
+        return {"package": module if name.endswith("/__main__.py") else module.rpartition(".")[0]}
+    if name.endswith(NOTEBOOK):
+        return {"notebook": inspect.getsource(notebook)}
+    return {}
