@@ -1,6 +1,6 @@
 """System calls that reach for the kernel or for others. Numbers are resolved for this machine."""
 
-from .case import CALL, KILLED, OK, RAISES, VIOLATES, X86_64, Case, calls, number
+from .case import CALL, EXITS, KILLED, OK, RAISES, VIOLATES, X86_64, Case, calls, number, shell
 
 # name -> arguments. Nobody makes these calls by accident: each ends the job.
 _VIOLATIONS = {
@@ -63,7 +63,36 @@ _REFUSALS = {
     "statmount": ("None, None, 0, 0", "ENOSYS"),
     "listmount": ("None, None, 0, 0", "ENOSYS"),
     "personality": ("0x0040000", "ENOSYS"),
+    "inotify_init": ("", "ENOSYS"),
+    "inotify_add_watch": ("-1, b'/usr', 0xFFF", "ENOSYS"),
+    "mq_notify": ("0, None", "ENOSYS"),
+    "cachestat": ("0, None, None, 0", "ENOSYS"),
 }
+if not X86_64:
+    del _REFUSALS["inotify_init"]
+
+# What is told of whoever opens the same file, or makes it wait; and what raises signals of any number.
+_DESCRIPTOR_COMMANDS = {
+    "a write lease": (1024, 1), "a read lease": (1024, 0), "a notice of what happens in a folder": (1026, 0x8000003F),
+    "an owner of signals": (8, 1), "an owner of signals by kind": (15, 0), "a signal of its choice": (10, 31),
+}  # fmt: skip
+_OPENED = {
+    "its own file": "os.open('own', os.O_CREAT | os.O_RDWR)",
+    "a program of the host": "os.open('/usr/bin/env', os.O_RDONLY)",
+    "a folder of the host": "os.open('/usr/bin', os.O_RDONLY)",
+}
+_FORGING = {
+    "kill": "os.kill(os.getpid(), {number})",
+    "kill of a child": "pid = os.fork() or signal.pause(); os.kill(pid, {number})",
+    "raise": "signal.raise_signal({number})",
+    "a thread": "signal.pthread_kill(threading.get_ident(), {number})",
+    "a pidfd": "signal.pidfd_send_signal(os.pidfd_open(os.getpid()), {number})",
+    "a queue": "call({queue}, os.getpid(), {number}, struct.pack('iii', {number}, 0, -1).ljust(128, b'\\0'))",
+    "the end of a parent": "call({prctl}, 1, {number}, 0, 0, 0)",
+    "high bits": "call({kill}, os.getpid(), ctypes.c_ulong(0x700000000 + {number}))",
+}
+_KERNELS_SIGNALS = {"SIGXCPU": 24, "SIGXFSZ": 25, "SIGSYS": 31}
+_NUMBERS = {"queue": number("rt_sigqueueinfo"), "prctl": number("prctl"), "kill": number("kill")}
 
 # flags of clone with SIGCHLD -> namespace
 _NAMESPACES = {
@@ -102,6 +131,80 @@ CASES = [
             f"a mount of {kind} is a violation", calls("mount", f"b'x', b'/tmp', b'{kind}', 0, b''"), VIOLATES
         )
         for kind in ("cgroup", "cgroup2", "overlay", "fuse", "proc", "sysfs", "devpts", "bpf", "nfs")
+    ),
+    # -- what reaches others through files ------------------------------------------------------------------------
+    *(
+        Case(
+            f"{what} on {opened} is not to be had",
+            f"{CALL}\ncall({number('fcntl')}, {opening}, {command}, {argument})",
+            RAISES,
+            says="EINVAL",
+        )
+        for what, (command, argument) in _DESCRIPTOR_COMMANDS.items()
+        for opened, opening in _OPENED.items()
+    ),
+    Case(
+        "a lease asked for with high bits is not to be had",
+        f"{CALL}\ncall({number('fcntl')}, os.open('own', os.O_CREAT | os.O_RDWR), ctypes.c_ulong(1024 + 2**32), 1)",
+        RAISES,
+    ),
+    Case(
+        "locks, flags, copies and sizes of descriptors are to be had",
+        "import fcntl, os\n"
+        "fd = os.open('own', os.O_CREAT | os.O_RDWR)\n"
+        "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB); fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "os.set_blocking(fd, False); os.set_inheritable(fd, True)\n"
+        "r, w = os.pipe()\n"
+        "memory = os.memfd_create('x', os.MFD_ALLOW_SEALING); fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 1)\n"
+        "[fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50) >= 50, fcntl.fcntl(r, fcntl.F_GETPIPE_SZ) > 0, "
+        "fcntl.fcntl(fd, fcntl.F_GETOWN), fcntl.fcntl(memory, fcntl.F_GET_SEALS)]",
+        OK,
+        outputs=[True, True, 0, 1],
+    ),
+    Case(
+        "the disks of the host are not written back, and its cache is not emptied, for a job",
+        "import os\n"
+        "usr = os.open('/usr/bin/env', os.O_RDONLY)\n"
+        "os.sync(); os.posix_fadvise(usr, 0, 0, os.POSIX_FADV_DONTNEED)\n"
+        "os.posix_fadvise(usr, 0, 0, os.POSIX_FADV_SEQUENTIAL); 3",
+        OK,
+        outputs=3,
+    ),
+    *(
+        Case(
+            f"a packet filter on a socket ({option}) is refused",
+            f"import socket\nsocket.socketpair()[0].setsockopt(1, {option}, bytes(16))",
+            RAISES,
+            says="PermissionError",
+        )
+        for option in (26, 50, 51, 52)
+    ),
+    # -- signals of the kernel --------------------------------------------------------------------------------------
+    *(
+        Case(
+            f"{name} by {way} forges no verdict",
+            f"{CALL}\nimport signal, struct, threading\n" + act.format(number=value, **_NUMBERS),
+            RAISES,
+            says="EPERM" if "call" in act else "PermissionError",
+        )
+        for name, value in _KERNELS_SIGNALS.items()
+        for way, act in _FORGING.items()
+    ),
+    *(
+        Case(f"a program that sends itself {name} is no victim of a limit", shell(f"kill -{value} $$"), EXITS)
+        for name, value in _KERNELS_SIGNALS.items()
+    ),
+    Case(
+        "a signal at the end of a process of another sort than its own is not to be had",
+        calls("clone", "31, 0, 0, 0, 0"),
+        RAISES,
+        says="ENOSYS",
+    ),
+    Case(
+        "signals for calls of its choice are not to be had",
+        calls("prctl", "59, 1, 0, 0, 0"),
+        RAISES,
+        says="EINVAL",
     ),
     # -- what else leads to a namespace -----------------------------------------------------------------------------
     *(

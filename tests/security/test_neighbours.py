@@ -26,7 +26,8 @@ for folder in ('/tmp', '/dev/shm', '.'):
     for name in ('sitecustomize.py', '__pycache__/json.cpython-311.pyc', '.matplotlib', 'x'):
         open(f'{{folder}}/{{name}}', 'wb').write(b'print("poisoned")')
 libc.shmget(0x50524158, 4096, 0o1666); libc.msgget(0x50524158, 0o1666); libc.semget(0x50524158, 1, 0o1666)
-call({number("mq_open")}, b'poison', 0o102, 0o666, None)
+try: call({number("mq_open")}, b'poison', 0o102, 0o666, None)
+except OSError: pass
 os.umask(0o777)
 import socket
 keep = socket.socket(socket.AF_UNIX); keep.bind('\\0praxis-poison'); keep.listen()

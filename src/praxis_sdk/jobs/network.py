@@ -48,6 +48,10 @@ _TRANSLATING: Final = tuple(
         "2002::/16",
     )
 )
+# The only part of IPv6 that is given out; the rest is local (fec0::/10 too), reserved or special.
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+# Global by their numbers: relays that are no more, and an example's network that this Python may be too old to know.
+_UNASSIGNED: Final = (ipaddress.IPv4Network("192.88.99.0/24"), ipaddress.IPv6Network("3fff::/20"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,10 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _TRANSLATING):
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in _GLOBAL_UNICAST or any(address in network for network in _TRANSLATING)
+    ):
+        return False
+    if any(address in network for network in _UNASSIGNED):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from praxis_sdk.errors import IsolationUnavailable, PlatformError
+from praxis_sdk.errors import IsolationUnavailable, PlatformError, PraxisError
 from praxis_sdk.sandbox import seccomp, wire
 from praxis_sdk.sandbox.baseroot import INLINE_DIRECTORY, TMP
 from praxis_sdk.sandbox.connection import Connection, Enforcement, start_launcher
@@ -218,7 +218,29 @@ async def _start(
     *,
     forked: bool,
 ) -> Sandbox:
-    """Open what the request needs, send it, and close it again."""
+    """Open what the request needs, send it, and close it again.
+
+    Raises:
+        PlatformError: also for whatever nobody has foreseen: no work has been looked at, so none is to blame.
+    """
+    try:
+        return await _ask(connection, policy, command, stdio, forked=forked)
+    except PraxisError:
+        raise
+    except OSError as problem:
+        raise PlatformError(f"the sandbox could not be asked for: {problem.strerror or problem}") from problem
+    except Exception as problem:
+        raise PlatformError(f"the sandbox could not be asked for: {problem!r}") from problem
+
+
+async def _ask(
+    connection: Connection,
+    policy: Policy,
+    command: dict[str, Any],
+    stdio: tuple[int | None, int | None, int | None],
+    *,
+    forked: bool,
+) -> Sandbox:
     assert connection.enforcement is not None
     _check_enforceable(policy.limits, connection.enforcement)
     records: list[dict[str, Any]] = []

@@ -1,6 +1,8 @@
 """The client's end of one launcher process: start it, ask it for sandboxes, hear how they ended.
 
-A launcher that dies fails everything that was asked of it; whether to start another is the client's decision.
+A launcher that dies fails everything that was asked of it; whether to start another is the client's decision. It is
+dead when its socket or its process says so, and never because this process or the kernel is short of something: that
+fails the one request that it happens to.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import itertools
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -25,6 +28,21 @@ from praxis_sdk.sandbox.run import Harvest, Sandbox
 START_TIMEOUT_S = 30.0
 CRASH_REPORT_BYTES = 4096
 SWEEP_ROUNDS = 10
+END_AGAIN_S = 0.1
+POLL_S = 0.02
+
+_SCARCE = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.ENOBUFS,
+        errno.ETOOMANYREFS,
+        errno.EDQUOT,
+    }
+)
 
 _MAIN = "from praxis_sdk.sandbox.launcher import main; main(int(sys.argv[2]))"
 
@@ -130,7 +148,7 @@ class Connection:
             try:
                 await self._send(payload, stdio)
             except BaseException:
-                del self._requests[key]
+                self._requests.pop(key, None)
                 raise
         try:
             return await asyncio.shield(entry.started)
@@ -147,6 +165,11 @@ class Connection:
             except BlockingIOError:
                 await _writable(self.channel.fileno())
             except OSError as problem:
+                if wire.is_scarcity(problem):
+                    raise PlatformError(
+                        f"the sandbox could not be asked for: {problem.strerror}",
+                        remedy="raise the limit on open files (ulimit -n), or run fewer jobs at once",
+                    ) from problem
                 self._die()
                 raise PlatformError("the sandbox launcher is gone") from problem
 
@@ -156,12 +179,40 @@ class Connection:
                 received = wire.receive(self.channel)
             except BlockingIOError:
                 return
-            except (wire.WireError, OSError):
+            except wire.DescriptorsLost as problem:
+                self._lose(problem.message)
+                continue
+            except OSError as problem:
+                if wire.is_scarcity(problem):
+                    return  # what could not be read is still there
+                received = None
+            except wire.WireError:
                 received = None
             if received is None:
                 self._die()
                 return
             self._handle(*received)
+
+    def _lose(self, message: dict[str, Any]) -> None:
+        """A sandbox was made whose descriptors this process could not take: have the launcher end it."""
+        entry = self._requests.get(message["id"])
+        if entry is None:
+            return
+        entry.fail(
+            PlatformError(
+                "the sandbox was made and lost: this process may hold no more descriptors",
+                remedy="raise the limit on open files (ulimit -n), or run fewer jobs at once",
+            )
+        )
+        self._end(message["id"])
+
+    def _end(self, key: int) -> None:
+        """Ask the launcher to end a sandbox that nobody here holds."""
+        try:
+            wire.send(self.channel, wire.encode({"id": key, "end": True}))
+        except OSError as problem:
+            if isinstance(problem, BlockingIOError) or wire.is_scarcity(problem):
+                self._loop.call_later(END_AGAIN_S, self._end, key)
 
     def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
         entry = self._requests.get(message["id"])
@@ -182,6 +233,8 @@ class Connection:
             entry.started.set_result(Sandbox(message["pid"], pidfd, harvest, entry.ended, listener_fd))
             return
         del self._requests[message["id"]]
+        if entry.ended.done():
+            return  # it was lost, and is gone now
         if event == "failed":
             entry.fail(_failure(message))
         elif entry.started.done():
@@ -206,22 +259,28 @@ class Connection:
         """End the launcher, which kills its sandboxes, and wait until it is gone."""
         self._die()
         try:
-            pidfd = os.pidfd_open(self.process.pid)
-        except ProcessLookupError:
-            pidfd = -1
-        if pidfd >= 0:
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await _readable(pidfd)
-            except TimeoutError:
-                self.process.kill()
-            finally:
-                os.close(pidfd)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._until_gone()
+        except TimeoutError:
+            self.process.kill()
         if self.process.wait() != 0:
             await _sweep()  # it had no chance to
         if self._stderr >= 0:
             os.close(self._stderr)
             self._stderr = -1
+
+    async def _until_gone(self) -> None:
+        try:
+            pidfd = os.pidfd_open(self.process.pid)
+        except ProcessLookupError:
+            return
+        except OSError:  # no descriptor left
+            await asyncio.to_thread(self.process.wait, START_TIMEOUT_S)
+            return
+        try:
+            await _readable(pidfd)
+        finally:
+            os.close(pidfd)
 
     def last_words(self) -> str:
         """Return the end of what the launcher wrote to its standard error, such as a traceback."""
@@ -274,7 +333,14 @@ async def _readable(fd: int) -> None:
     """Wait until `fd` can be read (a socket has a frame, a pidfd's process has ended)."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    loop.add_reader(fd, event.set)
+    try:
+        loop.add_reader(fd, event.set)
+    except OSError:  # this user may watch no more descriptors: jobs under the same id can use that up
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        while not poll.poll(0):  # noqa: ASYNC110 - no event can announce it
+            await asyncio.sleep(POLL_S)
+        return
     try:
         await event.wait()
     finally:
@@ -299,7 +365,7 @@ def _failure(message: Mapping[str, Any]) -> Exception:
     if not message.get("by_host", True):
         return PolicyError(message["message"])
     # Running out of something is the host's state of the moment; anything else is what it cannot do.
-    if message["errno"] in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
+    if message["errno"] in _SCARCE:
         return PlatformError(f"the sandbox could not be started: {text}")
     return IsolationUnavailable(
         f"the sandbox could not be built: {text}", remedy="run `praxis doctor` for what this host can do"

@@ -107,8 +107,12 @@ def judge(report: Mapping[str, Any]) -> SandboxExit:
 
 
 def _reason(report: Mapping[str, Any], ended_by: int | None, events: Mapping[str, int]) -> KilledBy | None:
-    """Name the limit behind a bad end; the most specific fact wins."""
-    if report["cpu_exceeded"] or ended_by == signal.SIGXCPU:
+    """Name the limit behind a bad end; the most specific fact wins.
+
+    That a signal ended the work is a fact only where the work cannot send it itself (`seccomp`), or where the account
+    agrees (`cpu_exceeded`).
+    """
+    if report["cpu_exceeded"]:
         return "cpu"
     if ended_by == signal.SIGXFSZ:
         return "file_size"

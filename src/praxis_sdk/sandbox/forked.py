@@ -123,6 +123,7 @@ def live(
         for number, fd in enumerate(work.stdio):
             os.dup2(fd, number)
         order.hand_over(channel, written)
+        lockdown.limit_descriptors(int(work.limits["open_files"]), own_id=surroundings.privileged)
     except BaseException as problem:  # noqa: BLE001 - a fork must never return into the zygote
         init.report_failure(channel, problem)
         os._exit(1)

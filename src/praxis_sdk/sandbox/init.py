@@ -84,7 +84,9 @@ class Surroundings:
         self.cpu_counted = cpu_counted
         self.privileged = privileged
         self.filters = filters
-        self.lockdown = lockdown.Lockdown(last_capability, filter_program, inherited=forked)
+        self.lockdown = lockdown.Lockdown(
+            last_capability, filter_program, inherited=forked, own_id=privileged
+        )
 
 
 class Order:
@@ -162,6 +164,7 @@ def main(inherited: socket.socket, entrances: Sequence[int], surroundings: Surro
         verify.verify_descriptors(expected)
         command = take_up(work, surroundings, order)
         order.hand_over(channel, written)
+        lockdown.limit_descriptors(int(work.limits["open_files"]), own_id=surroundings.privileged)
         budget, *others = written.values()
         wire.close_all(others)
         if work.address_space_bytes is not None:

@@ -7,6 +7,7 @@ it may fork. It answers the client's requests on one socket:
         -> started(id, targets) + pidfd, one directory per target
         -> exited(id, status, usage, events)            exactly one of the last two ends every request
         -> failed(id, stage, errno, message)
+    end(id): the client could not take what `started` brought; the sandbox is killed
 
 The command (argv, environment, directory) is a memory file that goes from the client to the init; the launcher never
 reads it. A `forked` request is for a child of the zygote; any other, for one of the launcher itself. When the client's
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 MAX_SANDBOXES = 8192
 CPU_CHECK_FLOOR_S = 0.05
 MAX_ATTEMPTS = 2
+SEND_AGAIN_S = 0.02
 
 
 class Launcher:
@@ -114,10 +116,21 @@ class Launcher:
             received = wire.receive(self._client)
         except BlockingIOError:
             return
+        except wire.DescriptorsLost as problem:
+            self._fail(problem.message["id"], StartError("start", errno.EMFILE, str(problem)))
+            return
+        except OSError as problem:
+            if wire.is_scarcity(problem):
+                return  # what could not be read is still there
+            raise
         if received is None:
             self._hang_up()
             return
         message, descriptors = received
+        if "end" in message:
+            if (job := self._jobs.get(message["id"])) is not None:
+                job.child.kill()
+            return
         request = Request(message, descriptors)
         try:
             self._accept(request)
@@ -178,8 +191,10 @@ class Launcher:
             except BlockingIOError:
                 self._events.when_writable(self._client.fileno(), self._flush)
                 return
-            except OSError:
-                return  # the client is gone; the read side will say so
+            except OSError as problem:
+                if wire.is_scarcity(problem):
+                    self._events.at(time.monotonic() + SEND_AGAIN_S, self._flush)
+                return  # else the client is gone; the read side will say so
             self._outbox.popleft()
             wire.close_all(descriptors)
         self._events.when_writable(self._client.fileno(), None)
@@ -373,6 +388,10 @@ class Launcher:
                 received = wire.receive(job.child.channel)
             except BlockingIOError:
                 return
+            except wire.DescriptorsLost as problem:
+                job.failure = ["start", errno.EMFILE, str(problem)]
+                job.child.kill()
+                continue
             except wire.WireError:
                 continue
             if received is None:
@@ -382,23 +401,32 @@ class Launcher:
                 return
             message, descriptors = received
             if "ready" in message:
-                job.count_processes()
-                if job.forked:
-                    job.budget_fd = os.dup(descriptors[0])
-                started = {
-                    "event": "started",
-                    "id": job.key,
-                    "pid": job.child.pid,
-                    "targets": message["ready"],
-                    "door": message["door"],
-                }
-                self._reply(started, [os.dup(job.child.pidfd), *descriptors])
+                try:
+                    self._hand_over(job, message, descriptors)
+                except OSError as problem:  # no descriptor left
+                    wire.close_all(descriptors)
+                    job.failure = ["start", problem.errno or 0, str(problem)]
+                    job.child.kill()
                 continue
             wire.close_all(descriptors)
             if "failed" in message:
                 job.failure = message["failed"]
             elif "status" in message or "spawn_error" in message:
                 job.report = message
+
+    def _hand_over(self, job: Job, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        job.count_processes()
+        if job.forked:
+            job.budget_fd = os.dup(descriptors[0])
+        pidfd = os.dup(job.child.pidfd)
+        started = {
+            "event": "started",
+            "id": job.key,
+            "pid": job.child.pid,
+            "targets": message["ready"],
+            "door": message["door"],
+        }
+        self._reply(started, [pidfd, *descriptors])
 
     def _finish(self, job: Job) -> None:
         """The init is dead, and with it every process of the sandbox: account for it and tell the client."""
@@ -407,7 +435,11 @@ class Launcher:
             self._events.forget(job.child.channel.fileno())
         self._events.forget(job.child.pidfd)
         del self._jobs[job.key]
-        counted = job.account()
+        counted: dict[str, Any] = {}
+        try:
+            counted = job.account()
+        except OSError as problem:  # no descriptor left; without the kernel's account there is no verdict
+            job.failure = ["account", problem.errno or 0, str(problem)]
         status, usage = self._nursery.bury(job.child)
         failure, report = job.conclude(status, usage, counted)
         if failure is not None:
@@ -419,10 +451,13 @@ class Launcher:
         """End a sandbox whose processes together have used up the processor time."""
         if job.key not in self._jobs:
             return
-        used = job.cpu_seconds()
+        try:
+            used = job.cpu_seconds()
+            job.count_processes()
+        except OSError:  # no descriptor left
+            used = 0.0
         if used is None:
             return
-        job.count_processes()
         if used >= job.limits["cpu_seconds"]:
             job.cpu_exceeded = True
             job.child.kill()

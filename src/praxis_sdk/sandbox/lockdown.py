@@ -7,6 +7,7 @@ effect.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 STACK_BYTES = 8 * 1024 * 1024
 STACK_CEILING_BYTES = 64 * 1024 * 1024
 LOCKED_MEMORY_BYTES = 64 * 1024
-PENDING_SIGNALS = 1024
+PENDING_SIGNALS = 256
 MESSAGE_QUEUE_BYTES = 819_200
 MAX_CPU_SECONDS = 1_000_000_000
 CPU_GRACE_SECONDS = 2
@@ -29,11 +30,16 @@ CPU_GRACE_SECONDS = 2
 _FIXED_LIMITS = (
     (resource.RLIMIT_CORE, 0, 0),
     (resource.RLIMIT_STACK, STACK_BYTES, STACK_CEILING_BYTES),
-    (resource.RLIMIT_MEMLOCK, LOCKED_MEMORY_BYTES, LOCKED_MEMORY_BYTES),
-    (resource.RLIMIT_SIGPENDING, PENDING_SIGNALS, PENDING_SIGNALS),
-    (resource.RLIMIT_MSGQUEUE, MESSAGE_QUEUE_BYTES, MESSAGE_QUEUE_BYTES),
     (resource.RLIMIT_RTPRIO, 0, 0),
     (resource.RLIMIT_NICE, 0, 0),
+)
+# What the kernel counts for a user in a user namespace, and once more for whoever made that namespace, up to the limit
+# that its maker had then. So each sandbox gets limits of its own, and its makers (launcher, zygote) keep theirs, which
+# have to be enough for all sandboxes together.
+_LIMITS_OF_A_USER = (
+    (resource.RLIMIT_MEMLOCK, LOCKED_MEMORY_BYTES),
+    (resource.RLIMIT_SIGPENDING, PENDING_SIGNALS),
+    (resource.RLIMIT_MSGQUEUE, MESSAGE_QUEUE_BYTES),
 )
 
 
@@ -47,16 +53,20 @@ class Lockdown:
     Attributes:
         last_capability: the highest capability of this kernel.
         filter_program: the compiled system-call filter.
-        inherited: the name of the host and the limits that are the same for everybody were set by the zygote, which
-            can take neither back: its children have them from birth.
+        inherited: the name of the host and the limits of each process were set by the zygote, which can take neither
+            back: its children have them from birth.
+        own_id: the sandbox has a host id that no other has.
     """
 
-    __slots__ = ("filter_program", "inherited", "last_capability")
+    __slots__ = ("filter_program", "inherited", "last_capability", "own_id")
 
-    def __init__(self, last_capability: int, filter_program: bytes, *, inherited: bool = False) -> None:
+    def __init__(
+        self, last_capability: int, filter_program: bytes, *, inherited: bool = False, own_id: bool = True
+    ) -> None:
         self.last_capability = last_capability
         self.filter_program = filter_program
         self.inherited = inherited
+        self.own_id = own_id
 
 
 def rename_host(lockdown: Lockdown) -> None:
@@ -66,10 +76,30 @@ def rename_host(lockdown: Lockdown) -> None:
 
 
 def limit_resources(lockdown: Lockdown) -> None:
-    """Set the per-process limits that are the same for everybody; `tighten` sets the others."""
+    """Set the limits that are the same for everybody; `tighten` sets the others."""
     if not lockdown.inherited:
-        for which, soft, hard in _FIXED_LIMITS:
-            _set(which, soft, hard)
+        limit_each_process()
+    for which, most in _LIMITS_OF_A_USER:
+        # The kernel's own limit on queues is so small that jobs which share an id could leave nothing to each other.
+        nothing = which == resource.RLIMIT_MSGQUEUE and not lockdown.own_id
+        _set(which, 0 if nothing else most, 0 if nothing else most)
+
+
+def limit_each_process() -> None:
+    """Set the limits that the kernel holds for each process by itself, and that are the same for everybody."""
+    for which, soft, hard in _FIXED_LIMITS:
+        _set(which, soft, hard)
+
+
+def make_room_for(sandboxes: int) -> None:
+    """Raise this process's limits to what so many sandboxes may use together, as far as it may."""
+    for which, each in (*_LIMITS_OF_A_USER, (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_NPROC, 0)):
+        _, hard = resource.getrlimit(which)
+        if hard != resource.RLIM_INFINITY:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(which, (hard, hard))
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(which, (max(hard, each * sandboxes),) * 2)
 
 
 def hide_memory(_: Lockdown) -> None:
@@ -129,12 +159,25 @@ def tighten(limits: Mapping[str, Any], *, tasks_counted: bool, cpu_counted: bool
     tasks = (int(limits["processes"]) + 1) * (2 if tasks_counted else 1)
     # Likewise: a process that ends at exactly the limit must not look as if it had ended for a reason of its own.
     cpu += CPU_GRACE_SECONDS if cpu_counted else 0
-    files, size = int(limits["open_files"]), int(limits["file_size_bytes"])
+    size = int(limits["file_size_bytes"])
     # One second between the signal that says why (SIGXCPU) and the one that cannot be ignored.
     _set_and_check(resource.RLIMIT_CPU, cpu, cpu + 1)
     _set_and_check(resource.RLIMIT_FSIZE, size, size)
-    _set_and_check(resource.RLIMIT_NOFILE, files, files)
     _set_and_check(resource.RLIMIT_NPROC, tasks, tasks)
+
+
+def limit_descriptors(open_files: int, *, own_id: bool) -> None:
+    """Limit the open files of each process: after the last descriptors have been sent, which counts against the limit.
+
+    What a user has in flight between processes is held against each sender's limit. Where sandboxes share the
+    launcher's id, theirs is so much smaller than the launcher's that they cannot keep it from sending.
+
+    Raises:
+        OSError: the limit was refused.
+        LimitError: it did not take effect.
+    """
+    most = open_files if own_id else min(open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2)
+    _set_and_check(resource.RLIMIT_NOFILE, most, most)
 
 
 def limit_address_space(memory_bytes: int) -> None:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
 import socket
 from collections import OrderedDict
 
-from praxis_sdk.sandbox import baseroot, cgroups, init, kernel, slots, verify, wire
+from praxis_sdk.sandbox import baseroot, cgroups, init, kernel, lockdown, slots, verify, wire
 from praxis_sdk.sandbox.baseroot import USER_ID
 from praxis_sdk.sandbox.child import Child
 from praxis_sdk.sandbox.idmap import IdMaps, write_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import resource
     from collections.abc import Iterator
 
     Points = tuple[tuple[str, bool], ...]
@@ -59,9 +59,7 @@ class Nursery:
     """
 
     def __init__(self, filter_program: bytes, zygote_filter: bytes, closing_filter: bytes) -> None:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        lockdown.make_room_for(slots.BLOCK)
         with contextlib.suppress(OSError):  # a kernel without keyrings has nothing to leave
             kernel.join_new_session_keyring()
         self.place = cgroups.find_place()

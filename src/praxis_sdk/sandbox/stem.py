@@ -120,7 +120,7 @@ def _be_zygote(seed: Seed, surroundings: Surroundings, inherited: socket.socket)
     try:
         channel = _keep_only(inherited) or inherited
         kernel.set_hostname(HOSTNAME)
-        lockdown.limit_resources(lockdown.Lockdown(surroundings.last_capability, b""))
+        lockdown.limit_each_process()
         hardened = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount("proc", "/proc", "proc", hardened | kernel.MS_RDONLY)
         kernel.mount("zygote", TMP, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _TMP_OPTIONS)

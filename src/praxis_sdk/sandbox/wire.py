@@ -9,13 +9,16 @@ undecodable bytes, so any argv survives the trip.
 from __future__ import annotations
 
 import array
+import contextlib
+import errno
 import json
 import os
+import resource
 import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 MAX_PACKET_BYTES = 64 * 1024
@@ -26,7 +29,7 @@ _DESCRIPTOR_BYTES = 4
 _ANCILLARY_BYTES = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * 4)
 _IN_MEMORY_FILE = b"@"
 # Plain numbers: arithmetic on the enumerations costs more than the system call.
-_TRUNCATED = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
+_TRUNCATED, _DESCRIPTORS_CUT = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 # Made once: `json.loads` and `json.dumps` with options make them anew for every message.
@@ -35,8 +38,24 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # t
 _SOCKET_LEVEL, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
+# The kernel lacks something for one frame at this moment: the other side lives, and may hear of it later.
+_SCARCE = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
 class WireError(Exception):
     """A frame broke the rules of the protocol: too big, too many descriptors, not JSON."""
+
+
+class DescriptorsLost(WireError):
+    """A frame arrived without all its descriptors, because this process may hold no more.
+
+    Args:
+        message: what it said.
+    """
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__("this process may hold no more descriptors")
+        self.message = message
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -58,7 +77,7 @@ def send(channel: socket.socket, payload: bytes, descriptors: Sequence[int] = ()
     Raises:
         WireError: too many descriptors.
         BlockingIOError: a non-blocking socket is full; nothing was sent.
-        OSError: the other side is gone.
+        OSError: the kernel lacks something at the moment (`is_scarcity`), or the other side is gone.
     """
     if len(descriptors) > MAX_DESCRIPTORS:
         raise WireError(f"{len(descriptors)} descriptors in one frame; the limit is {MAX_DESCRIPTORS}")
@@ -80,6 +99,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         is gone.
 
     Raises:
+        DescriptorsLost: it is well-formed, but some of its descriptors did not fit; the others have been closed.
         WireError: the frame is malformed; its descriptors have been closed.
         BlockingIOError: nothing to read on a non-blocking socket.
     """
@@ -95,6 +115,9 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     if not packet:
         close_all(received)
         return None
+    if flags & _DESCRIPTORS_CUT and not flags & _TRUNCATED and packet != _IN_MEMORY_FILE:
+        close_all(received)
+        raise DescriptorsLost(decode(packet))
     try:
         return _decode(packet, flags, received), received
     except (WireError, ValueError, IndexError, OSError, RecursionError) as problem:
@@ -138,7 +161,7 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 
 def _decode(packet: bytes, flags: int, received: list[int]) -> dict[str, Any]:
-    if flags & _TRUNCATED:
+    if flags & (_TRUNCATED | _DESCRIPTORS_CUT):
         raise WireError("truncated")
     return decode(read_memory_file(received.pop()) if packet == _IN_MEMORY_FILE else packet)
 
@@ -155,6 +178,29 @@ def decode(payload: bytes) -> dict[str, Any]:
     return message
 
 
+def is_scarcity(problem: OSError) -> bool:
+    """True when sending failed because the kernel lacks something at the moment; the other side may well live."""
+    return problem.errno in _SCARCE
+
+
 def _send_packet(channel: socket.socket, packet: bytes, descriptors: list[int]) -> None:
     ancillary = [(_SOCKET_LEVEL, _RIGHTS, array.array("i", descriptors))] if descriptors else []
-    channel.sendmsg([packet], ancillary, _NO_SIGNAL)
+    try:
+        channel.sendmsg([packet], ancillary, _NO_SIGNAL)
+    except OSError as problem:
+        if problem.errno != errno.ETOOMANYREFS:
+            raise
+        # What all processes of a user have in flight is held against the limit of each sender. Jobs that run under the
+        # same id as this process may have more in flight than its soft limit, but never as much as its hard one.
+        with _most_descriptors():
+            channel.sendmsg([packet], ancillary, _NO_SIGNAL)
+
+
+@contextlib.contextmanager
+def _most_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

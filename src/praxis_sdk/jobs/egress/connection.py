@@ -43,7 +43,6 @@ _WORDS: Final = {
     403: "Forbidden",
     408: "Request Timeout",
     502: "Bad Gateway",
-    503: "Service Unavailable",
     504: "Gateway Timeout",
 }
 
@@ -71,7 +70,6 @@ class Account:
     grant: frozenset[tuple[str, int]]
     policy: EgressPolicy
     resolve: Resolve
-    open: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
 
@@ -119,7 +117,6 @@ class Connection:
 
     async def run(self) -> None:
         """Carry it out; when this returns it is closed."""
-        self._account.open += 1
         try:
             async with _bound(self._policy.total_s, 504, "lasted longer than a connection may"):
                 await self._carry_out()
@@ -136,13 +133,9 @@ class Connection:
             self._writer.transport.abort()
             raise
         finally:
-            self._account.open -= 1
             await _close(self._writer)
 
     async def _carry_out(self) -> None:
-        if self._account.open > self._policy.max_connections:
-            self.asked = True
-            raise Refusal(503, "too many connections at once")
         request = await self._request()
         self._check(request)
         upstream_reader, upstream_writer = await self._connect(request)

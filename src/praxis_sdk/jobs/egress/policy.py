@@ -22,7 +22,7 @@ class EgressPolicy:
     Args:
         permitted_networks: networks that are reached although they are not public, such as a mirror's.
         plain_tunnel_ports: ports to which a tunnel may carry something else than TLS.
-        max_connections: most connections at once.
+        max_connections: most connections at once; more wait until one has ended.
         max_uses: most connections in all; each is recorded.
         head_bytes: longest head of a request or a response.
         client_hello_bytes: longest ClientHello, records and all.

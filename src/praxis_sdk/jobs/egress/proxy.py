@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Self
+from typing import Final, Self
 
 from praxis_sdk.jobs.egress.connection import Account, Connection
 from praxis_sdk.jobs.egress.policy import EgressPolicy
@@ -18,6 +19,12 @@ from praxis_sdk.jobs.result import NetworkUse
 from praxis_sdk.log import get_logger
 
 log = get_logger("praxis.egress")
+
+_ACCEPT_AGAIN_S: Final = 0.1
+# Accepting fails for the moment: the client is gone again, or this process or the kernel is short of something.
+_PASSING: Final = frozenset(
+    {errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINTR, errno.EPERM}
+)
 
 
 class EgressProxy:
@@ -70,34 +77,52 @@ class EgressProxy:
             if resolve is None:
                 resolve = resolver = SystemResolver()
                 stack.callback(resolver.close)
+            listening.setblocking(False)
             account = Account(self._grant, self._policy, resolve)
-            server = await asyncio.start_server(
-                lambda reader, writer: self._accept(reader, writer, account),
-                sock=listening,
-                limit=self._policy.head_bytes,
-                backlog=self._policy.max_connections,
-            )
+            accepting = asyncio.ensure_future(self._accept_all(listening, account))
             try:
                 yield self
             finally:
-                server.close()
-                for task in self._tasks:
+                for task in (accepting, *self._tasks):
                     task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-                await server.wait_closed()
+                await asyncio.gather(accepting, *self._tasks, return_exceptions=True)
+                listening.close()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, account: Account) -> None:
-        self._accepted += 1
-        if self._accepted > self._policy.max_uses:
-            if self._accepted == self._policy.max_uses + 1:
+    async def _accept_all(self, listening: socket.socket, account: Account) -> None:
+        """Accept while there is room; what does not fit waits in the job's own network, and costs nothing here."""
+        loop = asyncio.get_running_loop()
+        room = asyncio.Semaphore(self._policy.max_connections)
+        while True:
+            await room.acquire()
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                room.release()
+                if error.errno not in _PASSING:
+                    self._log.warning("job.network_broken", error=str(error))
+                    return
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
+            self._accepted += 1
+            if self._accepted > self._policy.max_uses:
                 self._log.warning("job.network_used_up", max_uses=self._policy.max_uses)
-            writer.transport.abort()
-            return
+                accepted.close()
+                listening.close()  # whoever still waits is refused by the kernel
+                return
+            task = asyncio.ensure_future(self._serve(accepted, account))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: room.release())
+
+    async def _serve(self, accepted: socket.socket, account: Account) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=accepted, limit=self._policy.head_bytes)
+        except BaseException:
+            accepted.close()
+            raise
         connection = Connection(reader, writer, account, self._now())
         self._connections.append(connection)
-        task = asyncio.ensure_future(self._carry_out(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._carry_out(connection)
 
     async def _carry_out(self, connection: Connection) -> None:
         try:
