@@ -133,10 +133,10 @@ def test_arguments_come_from_a_file_and_the_command_line_goes_before(
     [
         (["--arg", "text"], "--arg: 'text' is not of the form NAME=VALUE"),
         (["--arg", "=x"], "--arg: '=x' is not of the form NAME=VALUE"),
-        (["--arg", "text=a", "--arg", "text=b"], "--arg: 'text' is given twice"),
+        (["--arg", "text=a", "--arg", "text=b"], "args.text: given twice, and not a list (keep one of them)"),
         (["--arg", "txet=a"], "args.txet: the contract declares no such parameter (did you mean 'text'?)"),
-        (["--arg", "count=many"], 'args.count: "many" is not of type "integer"'),
-        (["--arg", "loud=perhaps"], 'args.loud: "perhaps" is not of type "boolean"'),
+        (["--arg", "count=many"], "args.count: must be a whole number, not 'many'"),
+        (["--arg", "loud=perhaps"], "args.loud: must be true or false, not 'perhaps'"),
         (["--args-file", "nowhere.json"], "--args-file: nowhere.json: No such file"),
         (["--args-file", "-"], "--args-file: not JSON"),
         (["--timeout", "soon"], "--timeout: 'soon' is not a duration"),
@@ -164,7 +164,7 @@ def test_a_mistake_is_one_clear_line(
     ("content", "told"),
     [
         (b"[1]", "not a JSON object"),
-        (b'{"text": NaN}', "NaN is no JSON number"),
+        (b'{"text": NaN}', "NaN is not a JSON number"),
         (b'{"text": "a", "text": "b"}', "'text' comes twice"),
         (b'{"text": "\xff"}', "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
@@ -234,7 +234,8 @@ def test_json_of_mistakes_names_type_field_and_remedy(write_contract: ContractWr
     contract = write_contract()
     error = document(contract, "--arg", "count=x")["error"]
     assert (error["type"], error["field"], error["exit_status"]) == ("ValidationError", "args.count", 2)
-    assert error["remedy"] == "give a value of type integer"
+    assert error["message"] == "args.count: must be a whole number, not 'x'"
+    assert document(contract, "--arg", "cuont=1")["error"]["remedy"] == "did you mean 'count'?"
     error = document(contract, "--arg", "x")["error"]
     assert (error["type"], error["field"]) == ("ValidationError", "--arg")
     error = document(contract, "--nonsense")["error"]
@@ -404,3 +405,18 @@ def praxis_to(stdout: int, *words: str | Path) -> tuple[int, bytes]:
     os.close(stdout)
     said = process.communicate(timeout=100)[1]
     return process.returncode, said
+
+
+def test_lists_and_files_are_arguments(write_contract: ContractWriter, tmp_path: Path) -> None:
+    path = write_contract(
+        'printf "%s|" "$ARG_TAG" "$ARG_N" "$ARG_TEXT" "$ARG_AT"',
+        parameters={"tag": "array", "n": {"type": "array", "items": {"type": "integer"}}, "text": "string",
+                    "at": "string"},
+    )  # fmt: skip
+    (tmp_path / "text.txt").write_text("two\nlines ☃\n")
+    given = ["tag=a", "tag=b c", "n=3.0", f"text=@{tmp_path / 'text.txt'}", "at=@@home"]
+    done = praxis("run", "-q", path, *(word for pair in given for word in ("--arg", pair)))
+    assert (done.returncode, done.stdout.decode()) == (0, '["a", "b c"]|[3]|two\nlines ☃\n|@home|'), done.stderr
+    missing = praxis("run", path, "--arg", "text=@nowhere.txt")
+    assert missing.returncode == 2
+    assert "--arg text: nowhere.txt: No such file" in only_line(missing.stderr)

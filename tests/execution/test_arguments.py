@@ -332,12 +332,12 @@ class TestChecks:
             ({"count": 1, "cuont": 2}, "args.cuont: the contract declares no such parameter (did you mean 'count'?)"),
             ({"count": 1, "zzz": 2}, "args.zzz: the contract declares no such parameter (declared parameters: count, "),
             ({"count": 1, "a\nb": 2}, "args.a\\nb: the contract declares no such parameter"),
-            ({"count": "1"}, 'args.count: "1" is not of type "integer" (give a value of type integer)'),
-            ({"count": 1.5}, 'args.count: 1.5 is not of type "integer"'),
-            ({"count": True}, 'args.count: true is not of type "integer"'),
-            ({"count": 0}, "args.count: 0 is less than the minimum of 1"),
-            ({"count": 1, "flag": "true"}, 'args.flag: "true" is not of type "boolean"'),
-            (["count"], "args: a mapping of name to value is wanted, not list"),
+            ({"count": "one"}, "args.count: must be a whole number, not 'one'"),
+            ({"count": 1.5}, "args.count: must be a whole number, not 1.5"),
+            ({"count": True}, "args.count: must be a whole number, not true"),
+            ({"count": 0}, "args.count: must be at least 1, not 0"),
+            ({"count": 1, "flag": "perhaps"}, "args.flag: must be true or false, not 'perhaps'"),
+            (["count"], "args: must be a mapping of name to value, not list"),
         ],
     )  # fmt: skip
     def test_what_is_wrong_is_named(self, args: Any, message: str) -> None:
@@ -370,8 +370,8 @@ class TestChecks:
         assert "larger than 4 MiB" in refusal([parameter()], {"x": "a" * MAX_ARGUMENTS_BYTES})
 
     def test_tuples_and_number_keys_are_checked_as_the_json_that_they_become(self) -> None:
-        assert check_arguments([parameter("x", "list")], {"x": (1, 2)}) == {"x": (1, 2)}
-        assert check_arguments([parameter("x", "dict")], {"x": {1: 2}}) == {"x": {1: 2}}
+        assert check_arguments([parameter("x", "list")], {"x": (1, 2)}) == {"x": [1, 2]}
+        assert check_arguments([parameter("x", "dict")], {"x": {1: 2}}) == {"x": {"1": 2}}
 
     def test_a_default_that_no_process_can_be_given_is_refused_too(self) -> None:
         assert "holds a NUL character" in refusal([parameter(default="\0")], {})
@@ -409,15 +409,18 @@ class TestJson:
     )  # fmt: skip
     def test_text_is_read_by_type(self, type_: str, text: str, value: Any) -> None:
         assert read_value(parameter("x", type_), text) == value
-        assert read_values([parameter("x", type_)], {"x": text, "other": "5"}) == {"x": value, "other": "5"}
+        assert read_values([parameter("x", type_)], {"x": [text], "other": ["5"]}) == {
+            "x": value,
+            "other": "5",
+        }
 
     @pytest.mark.parametrize(
         ("type_", "text"),
         [("integer", "five"), ("integer", "1.5"), ("integer", ""), ("number", "NaN"), ("number", "Infinity"),
-         ("boolean", "maybe"), ("boolean", "1"), ("array", "a,b"), ("object", "[1]"), ("integer", "9" * 5000)],
+         ("boolean", "maybe"), ("boolean", "1"), ("array", "[a"), ("object", "[1]"), ("integer", "9" * 5000)],
     )  # fmt: skip
     def test_text_of_another_type_is_refused(self, type_: str, text: str) -> None:
-        with pytest.raises(ValidationError, match=rf"args\.x: .*give a value of type {type_}"):
+        with pytest.raises(ValidationError, match=r"args\.x: must be "):
             read_value(parameter("x", type_), text)
 
 

@@ -212,7 +212,8 @@ class TestContracts:
     def test_default_and_constraints_must_fit(self) -> None:
         assert accepts(ToolParameter, name="a", type="int", minimum=1, default=1)
         assert not accepts(ToolParameter, name="a", type="int", minimum=1, default=0)
-        assert not accepts(ToolParameter, name="a", type="int", default="1")
+        assert not accepts(ToolParameter, name="a", type="int", default="one")
+        assert ToolParameter(name="a", type="int", default="1").default == 1
 
     def test_no_more_than_500_parameters(self) -> None:
         spec = {"command": ["x"]}
@@ -316,7 +317,7 @@ BEYOND_SCHEMA = (
     "only ':ro' and ':rw'", "cannot be split into words", "is given twice", "is declared twice", "does not satisfy",
     "not a JSON Schema", "is not a duration", "must be above 0 and at most", "is not a size", "is more than any host",
     "must be one line", "is not the name of an HTTP header", "is not among the properties", "valid integer",
-    "Input should be greater than", "Input should be less than", "are the same field",
+    "Input should be greater than", "Input should be less than", "are the same field", "put quotes around it",
 )  # fmt: skip
 
 JUNK = st.sampled_from(

@@ -1,4 +1,4 @@
-"""What is given on the command line by name: `--arg name=value`, `--param name=value`, `--args-file`."""
+"""What is given on the command line by name: `--arg name=value`, `--arg name=@file`, `--param`, `--args-file`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,55 @@ def read_pairs(pairs: Iterable[str], option: str = "--arg") -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ValidationError(
-                f"{option}: {pair[:80]!r} is not of the form NAME=VALUE", remedy=f"write {option} name=value"
-            )
+        name, value = _split(pair, option)
         if name in values:
             raise ValidationError(f"{option}: {name[:80]!r} is given twice", remedy="keep one of them")
         values[name] = value
     return values
+
+
+def read_arguments(pairs: Iterable[str], option: str = "--arg") -> dict[str, list[str]]:
+    """Read `name=value` pairs of a tool's arguments; a name given again adds to a list.
+
+    `name=@file` takes the value from a file, and `name=@-` from stdin; `name=@@text` is text that begins
+    with '@'.
+
+    Args:
+        pairs: what was given.
+        option: the option that it was given to.
+
+    Raises:
+        ValidationError: a pair has no '=' or no name, or its file cannot be read as text.
+    """
+    values: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, value = _split(pair, option)
+        if value.startswith("@@"):
+            value = value[1:]
+        elif value.startswith("@"):
+            value = _read_text(value[1:], f"{option} {name[:80]}")
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _split(pair: str, option: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not equals or not name:
+        raise ValidationError(
+            f"{option}: {pair[:80]!r} is not of the form NAME=VALUE", remedy=f"write {option} name=value"
+        )
+    return name, value
+
+
+def _read_text(source: str, field: str) -> str:
+    remedy = "name a file after '@', or write '@@' for text that begins with '@'"
+    data = _read_bytes(source, field, remedy)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValidationError(
+            f"{field}: {source[:200]}: not UTF-8", remedy="mount the file, or pass it on stdin"
+        ) from error
 
 
 def read_args_file(source: str) -> dict[str, Any]:
@@ -44,6 +84,10 @@ def read_args_file(source: str) -> dict[str, Any]:
     Raises:
         ValidationError: it cannot be read or is not a JSON object.
     """
+    return _read_object(_read_bytes(source, "--args-file", "name a file of JSON, or '-'"))
+
+
+def _read_bytes(source: str, field: str, remedy: str) -> bytes:
     try:
         if source == "-":
             data = sys.stdin.buffer.read(MAX_ARGUMENTS_BYTES + 1)
@@ -52,17 +96,15 @@ def read_args_file(source: str) -> dict[str, Any]:
                 data = file.read(MAX_ARGUMENTS_BYTES + 1)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ValidationError(
-            f"--args-file: {source[:200]}: {reason}", remedy="name a file of JSON, or '-'"
-        ) from error
+        raise ValidationError(f"{field}: {source[:200]}: {reason}", remedy=remedy) from error
     except ValueError as error:  # a NUL in the name
-        raise ValidationError(f"--args-file: {source[:200]!r} is not a file name") from error
+        raise ValidationError(f"{field}: {source[:200]!r} is not a file name", remedy=remedy) from error
     if len(data) > MAX_ARGUMENTS_BYTES:
         raise ValidationError(
-            f"--args-file: larger than {MAX_ARGUMENTS_BYTES >> 20} MiB",
+            f"{field}: larger than {MAX_ARGUMENTS_BYTES >> 20} MiB",
             remedy="mount a file with the data instead",
         )
-    return _read_object(data)
+    return data
 
 
 def _read_object(data: bytes) -> dict[str, Any]:
@@ -93,4 +135,4 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")

@@ -50,11 +50,11 @@ def run(
     contract: Annotated[Path, typer.Argument(metavar="CONTRACT", help="The contract, a YAML file.")],
     arg: Annotated[
         list[str] | None,
-        typer.Option("--arg", "-a", metavar="NAME=VALUE", help="An argument of the tool; repeatable."),
+        typer.Option("--arg", "-a", metavar="NAME=VALUE", help="An argument of the tool; repeat it for a list. NAME=@FILE reads the value from a file."),
     ] = None,
     args_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Arguments as a JSON object, '-' for stdin; --arg goes before it."),
+        typer.Option(metavar="FILE", help="Arguments as a JSON object, '-' for stdin; --arg takes precedence."),
     ] = None,
     engine: Annotated[
         str | None,
@@ -82,7 +82,7 @@ def run(
     was up, 128+N when signal N ended it, 130 when it was cancelled.
     """
     from praxis_sdk.cli import logs
-    from praxis_sdk.cli.given import read_args_file, read_pairs
+    from praxis_sdk.cli.given import read_args_file, read_arguments
     from praxis_sdk.cli.interrupts import run_interruptibly
     from praxis_sdk.execution.arguments import read_values
     from praxis_sdk.execution.context import RunContext
@@ -90,7 +90,7 @@ def run(
 
     streams: Streams = context.obj
     logs.configure(verbose=verbose)
-    texts = read_pairs(arg or ())
+    texts = read_arguments(arg or ())
     loaded = load_contract(contract)
     args = read_args_file(args_file) if args_file is not None else {}
     request = RunRequest(

@@ -97,7 +97,7 @@ def submission_of(document: Mapping[str, Any], folder: Path) -> Submission:
 
 def tool_submission(
     contract: Path,
-    texts: Mapping[str, str],
+    texts: Mapping[str, Sequence[str]],
     *,
     args: Mapping[str, Any],
     engine: str | None,

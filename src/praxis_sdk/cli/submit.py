@@ -135,7 +135,7 @@ def submit(
     """
     from praxis_sdk.cli import logs
     from praxis_sdk.cli.following import Following
-    from praxis_sdk.cli.given import read_args_file, read_pairs
+    from praxis_sdk.cli.given import read_args_file, read_arguments, read_pairs
     from praxis_sdk.cli.submitted import Named
 
     streams: Streams = context.obj
@@ -147,7 +147,7 @@ def submit(
 
         submission = tool_submission(
             named.tool,
-            read_pairs(arg or ()),
+            read_arguments(arg or ()),
             args=read_args_file(args_file) if args_file is not None else {},
             engine=engine,
             trusted=trust,

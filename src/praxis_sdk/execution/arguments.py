@@ -27,6 +27,7 @@ from praxis_sdk.execution.problems import one_line
 from praxis_sdk.execution.shell_script import PLACEHOLDER, PlaceholderRefused, fill_script
 from praxis_sdk.execution.specs import ProcessEngineSpec
 from praxis_sdk.execution.text import as_text, size_bytes
+from praxis_sdk.execution.values import explain, normalised
 
 ARGS_FILE_VARIABLE: Final = "PRAXIS_ARGS_FILE"
 MAX_ARGUMENTS_BYTES: Final = 4 << 20  # of all arguments together, as JSON
@@ -72,7 +73,7 @@ def check_arguments(parameters: Sequence[ToolParameter], args: Mapping[str, Any]
         ValidationError: an argument is unknown, missing, or of the wrong type.
     """
     if not isinstance(args, Mapping):
-        raise ValidationError(f"args: a mapping of name to value is wanted, not {type(args).__name__}")
+        raise ValidationError(f"args: must be a mapping of name to value, not {type(args).__name__}")
     declared = {parameter.name: parameter for parameter in parameters}
     for name in args:
         if name not in declared:
@@ -82,12 +83,8 @@ def check_arguments(parameters: Sequence[ToolParameter], args: Mapping[str, Any]
         value = args.get(parameter.name)
         if value is None:
             value = parameter.default
-        if value is not None and (fault := _fault(parameter, value)):
-            raise ValidationError(
-                f"args.{parameter.name}: {fault}", remedy=f"give a value of type {parameter.type}"
-            )
         if value is not None:
-            values[parameter.name] = value
+            values[parameter.name] = _accepted(parameter, value)
         elif parameter.required:
             raise ValidationError(
                 f"args.{parameter.name}: required and not given", remedy=f"add --arg {parameter.name}=..."
@@ -105,30 +102,54 @@ def read_value(parameter: ToolParameter, text: str) -> Any:
     Raises:
         ValidationError: the text is not of that type.
     """
-    if parameter.type == "string":
+    value = _read_text(parameter.json_schema(), text)
+    if parameter.type == "array" and not isinstance(value, list) and not text.lstrip().startswith("["):
+        value = [_read_text(_items(parameter), text)]
+    return value if parameter.type in ("string", "any") else _accepted(parameter, value)
+
+
+def read_values(
+    parameters: Sequence[ToolParameter], text_args: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Read the texts of `--arg name=text` by the types of their parameters; unknown names stay as they are.
+
+    Raises:
+        ValidationError: a text is not of its type, or an argument that is not a list is given twice.
+    """
+    declared = {parameter.name: parameter for parameter in parameters}
+    values: dict[str, Any] = {}
+    for name, texts in text_args.items():
+        parameter = declared.get(name)
+        if len(texts) > 1 and (parameter is None or parameter.type != "array"):
+            raise ValidationError(
+                f"args.{one_line(name)}: given twice, and not a list", remedy="keep one of them"
+            )
+        if parameter is None:
+            values[name] = texts[0]
+        elif len(texts) == 1:
+            values[name] = read_value(parameter, texts[0])
+        else:
+            items = _items(parameter)
+            values[name] = _accepted(parameter, [_read_text(items, text) for text in texts])
+    return values
+
+
+def _read_text(schema: Mapping[str, Any], text: str) -> Any:
+    """Read text as JSON, unless it is to be text, or is one of the choices as it stands."""
+    choices = schema.get("enum")
+    if schema.get("type") == "string" or (isinstance(choices, list) and text in choices):
         return text
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        value = text
-    if parameter.type == "boolean" and isinstance(value, str):
-        word = value.strip().lower()
-        value = {"yes": True, "on": True, "no": False, "off": False}.get(word, value)
-        value = {"true": True, "false": False}.get(word, value)
-    if parameter.type != "any" and (fault := _fault(parameter, value)):
-        raise ValidationError(
-            f"args.{parameter.name}: {fault}", remedy=f"give a value of type {parameter.type}"
-        )
+        return text
     return value
 
 
-def read_values(parameters: Sequence[ToolParameter], text_args: Mapping[str, str]) -> dict[str, Any]:
-    """Read `--arg name=text` pairs by the types of their parameters; unknown names stay as they are."""
-    declared = {parameter.name: parameter for parameter in parameters}
-    return {
-        name: read_value(declared[name], text) if name in declared else text
-        for name, text in text_args.items()
-    }
+def _items(parameter: ToolParameter) -> Mapping[str, Any]:
+    """Return the schema of a list's items; those without one are text."""
+    items = parameter.constraints.get("items")
+    return items if isinstance(items, Mapping) else {"type": "string"}
 
 
 def arguments_json(values: Mapping[str, Any]) -> bytes:
@@ -310,18 +331,34 @@ def _word_text(name: str, values: Mapping[str, Any]) -> str:
     return check_word(name, as_text(values[name]) if name in values else "")
 
 
-def _fault(parameter: ToolParameter, value: Any) -> str | None:
+def _accepted(parameter: ToolParameter, value: Any) -> Any:
+    """Return a value in the form of its type.
+
+    Raises:
+        ValidationError: it does not satisfy the parameter.
+    """
+    place = f"args.{parameter.name}"
     if isinstance(value, str) and "\0" in value:
-        return "holds a NUL character"
+        raise ValidationError(f"{place}: holds a NUL character", remedy="remove it")
     if _is_deeper(value, MAX_DEPTH):
-        return f"is nested deeper than {MAX_DEPTH} levels"
+        raise ValidationError(f"{place}: is nested deeper than {MAX_DEPTH} levels", remedy="flatten it")
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode("utf-8")
-    except (TypeError, ValueError):
-        return f"{type(value).__name__} cannot be written as JSON in UTF-8"
+    except (TypeError, ValueError) as error:
+        raise ValidationError(
+            f"{place}: {type(value).__name__} cannot be written as JSON in UTF-8",
+            remedy="give text, a number, true or false, a list or a mapping",
+        ) from error
     # Through JSON, so that what is checked is what the tool gets: tuples are lists, keys are text.
-    return parameter.fault_of(json.loads(text) if isinstance(value, list | tuple | dict) else value)
+    plain = json.loads(text) if isinstance(value, list | tuple | dict) else value
+    plain = normalised(parameter.json_schema(), plain)
+    fault = parameter.fault_of(plain)
+    if fault is None:
+        return plain
+    message, remedy = explain(fault, hidden=parameter.secret)
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.path)
+    raise ValidationError(one_line(f"{place}{where}: {message}"), remedy=remedy)
 
 
 def _is_deeper(value: Any, limit: int) -> bool:

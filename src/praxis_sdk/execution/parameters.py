@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from praxis_sdk.execution.fields import ContractPart, Flag, any_case, kind_of
-from praxis_sdk.execution.json_schema import first_fault
+from praxis_sdk.execution.json_schema import SchemaFault, first_fault
+from praxis_sdk.execution.values import explain, normalised, shown
 
 # What authors write -> the JSON Schema type it means. A path is a string: what it points to is not visible
 # from outside the tool.
@@ -103,29 +104,44 @@ class ToolParameter(ContractPart):
 
     @field_validator("constraints")
     @classmethod
-    def _constraints_are_sound(cls, constraints: dict[str, Any]) -> dict[str, Any]:
-        first_fault(constraints, None)  # raises ValueError where this is no JSON Schema
+    def _constraints_are_sound(cls, constraints: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        first_fault(constraints, None)  # raises ValueError where it is not a JSON Schema
+        choices = constraints.get("enum")
+        if info.data.get("type") == "string" and isinstance(choices, list):
+            odd = next((choice for choice in choices if isinstance(choice, bool | int | float)), None)
+            if odd is not None:
+                raise ValueError(f"'enum' holds {shown(odd)}, which is not text; put quotes around it")
         return constraints
 
     @field_validator("default")
     @classmethod
     def _default_is_sound(cls, default: Any, info: ValidationInfo) -> Any:
-        if default is not None and {"type", "constraints"} <= info.data.keys():
-            fault = first_fault(_schema(info.data["type"], info.data["constraints"]), default)
-            if fault:
-                raise ValueError(
-                    f"does not satisfy the parameter's own type and constraints: {fault.message}"
-                )
-        return default
+        if default is None or not {"type", "constraints"} <= info.data.keys():
+            return default
+        schema = _schema(info.data["type"], info.data["constraints"])
+        value = normalised(schema, default)
+        fault = first_fault(schema, value, formats=True)
+        if fault is None:
+            return value
+        message, _ = explain(fault)
+        quotes = info.data["type"] == "string" and isinstance(default, bool | int | float)
+        raise ValueError(
+            f"does not satisfy the parameter's own type and constraints: {message}"
+            + ("; put quotes around it" if quotes else "")
+        )
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema that a value must satisfy."""
         return _schema(self.type, self.constraints)
 
-    def fault_of(self, value: Any) -> str | None:
-        """Say what is wrong with a value, or None where it satisfies type and constraints."""
-        fault = first_fault(self.json_schema(), value)
-        return None if fault is None else fault.message
+    @property
+    def secret(self) -> bool:
+        """Whether its values are secrets, which no message repeats."""
+        return self.constraints.get("format") == "password"
+
+    def fault_of(self, value: Any) -> SchemaFault | None:
+        """Find what is wrong with a value; None where it satisfies type and constraints."""
+        return first_fault(self.json_schema(), value, formats=True)
 
 
 def _schema(type_name: str, constraints: Mapping[str, Any]) -> dict[str, Any]:
