@@ -416,7 +416,9 @@ def test_lists_and_files_are_arguments(write_contract: ContractWriter, tmp_path:
     (tmp_path / "text.txt").write_text("two\nlines ☃\n")
     given = ["tag=a", "tag=b c", "n=3.0", f"text=@{tmp_path / 'text.txt'}", "at=@@home"]
     done = praxis("run", "-q", path, *(word for pair in given for word in ("--arg", pair)))
-    assert (done.returncode, done.stdout.decode()) == (0, '["a", "b c"]|[3]|two\nlines ☃\n|@home|'), done.stderr
+    assert (done.returncode, done.stdout.decode()) == (0, '["a", "b c"]|[3]|two\nlines ☃\n|@home|'), (
+        done.stderr
+    )
     missing = praxis("run", path, "--arg", "text=@nowhere.txt")
     assert missing.returncode == 2
     assert "--arg text: nowhere.txt: No such file" in only_line(missing.stderr)

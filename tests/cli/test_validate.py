@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,57 @@ def test_nothing_to_check_is_a_usage_error() -> None:
     done = praxis("validate")
     assert done.returncode == 2
     assert "missing argument" in only_line(done.stderr)
+
+
+GOOD = "name: good\nengine: sandbox\nengineSpec: {command: [x]}\n"
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{this}: &{this} [{','.join([f'*{last}'] * 10)}]\n"
+    for last, this in zip("abcdefgh", "bcdefghi", strict=True)
+)
+BAD: dict[str, tuple[bytes, str]] = {
+    "tab.yaml": (b"name: a\nengineSpec:\n\tcommand: [x]\n", "3: a tab cannot be used here"),
+    "bytes.yml": (b"name: a\xff\nengine: sandbox\n", "1: is not UTF-8"),
+    "wide.yaml": ("name: a\n".encode("utf-16"), "1: is UTF-16"),
+    "nameless.yaml": (b"engine: sandbox\nengineSpec: {command: [x]}\n", "1: name: missing (give the tool a name"),
+    "bomb.yaml": (BOMB.encode(), "holds more than 20000 values"),
+    "empty.yaml": (b"", "1: is empty"),
+    "remark.yaml": (b"# nothing here\n", "1: is empty"),
+    "twice.yaml": (f"{GOOD}name: b\n".encode(), "4: name: given twice, first in line 1"),
+    "norway.yaml": (GOOD.replace("good", "no").encode(), "1: name: must be text, not true or false (put quotes"),
+    "choices.yaml": (f"{GOOD}params: [{{name: m, enum: [on, off]}}]\n".encode(),
+                     "4: params[0].constraints: 'enum' holds true"),
+    "octal.yaml": (f"{GOOD}params:\n- name: m\n  type: int\n  default: 0755\n".encode(), "7: params[0].default: "),
+    "sexagesimal.yaml": (f"{GOOD}params:\n- {{name: m, type: int, default: 1:30}}\n".encode(),
+                         "5: params[0].default: "),
+    "engineless.yaml": (b"name: a\ncommand: [ls]\n", "1: engine: missing"),
+    "misspelt.yaml": (GOOD.replace("sandbox", "sandbx").encode(), "2: engine: 'sandbx' is not known"),
+    "unknown.yaml": (b"{ not yaml", "1: a quote or a bracket is not closed"),
+    "several.yaml": (f"{GOOD}---\n{GOOD}".encode(), "4: holds several documents"),
+    "loop.yaml": (b"engineSpec: &a {b: *a}\nname: x\n", "1: engineSpec.b: an alias in it refers to itself"),
+}  # fmt: skip
+GOOD_ONES = {
+    "bom.yaml": b"\xef\xbb\xbf" + GOOD.encode(),
+    "anchors.yaml": b"x-base: &base {command: [x]}\nname: a\nengine: sandbox\nengineSpec: {<<: *base}\n",
+    "json.yaml": json.dumps({"name": "a", "engineSpec": {"command": ["x"]}}).encode(),
+}
+OTHERS = {
+    "compose.yaml": b"name: shop\nservices: {web: {image: x}}\n",
+    "manifests.yaml": b"kind: A\n---\nkind: B\n",
+    "workflow.yml": b"name: ci\non: [push]\njobs: {}\n",
+    "template.yaml": b"Resources: !Sub '${A}'\n",
+}
+
+
+def test_nothing_that_looks_like_a_contract_or_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    contents = {name: data for name, (data, _) in BAD.items()} | GOOD_ONES | OTHERS
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    done = praxis("validate", tmp_path)
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 2
+    for name, (_, told) in BAD.items():
+        assert any(line.startswith(f"{tmp_path / name}:") and told in line for line in lines), (name, lines)
+    assert any("pipe.yaml: is not a regular file" in line for line in lines)
+    assert not [line for line in lines if any(name in line for name in (*GOOD_ONES, *OTHERS))]
+    assert lines[-1].startswith(f"{len(BAD) + 4} contracts checked: 3 valid, {len(BAD) + 1} not, ")

@@ -130,7 +130,8 @@ class TestPublicNames:
 class TestContracts:
     def test_typed_specs_are_those_of_the_engine(self) -> None:
         for engine, kind in SPEC_OF.items():
-            fields = {"image": "x", "address": "http://h/"}
+            fields = {"address": "http://h/"} if engine is EngineType.REMOTE_MCP else {"command": ["x"]}
+            fields |= {} if engine in (EngineType.REMOTE_MCP, EngineType.LOCAL) else {"image": "x"}
             contract = ToolContract(name="a", engine=engine, engine_spec=fields)
             assert type(contract.get_typed_spec()) is kind
 
@@ -156,6 +157,33 @@ class TestContracts:
         assert isinstance(spec, LocalEngineSpec)
         assert (contract.engine, contract.trusted) == (EngineType.LOCAL, True)
         assert (spec.command, spec.shell, spec.cwd, spec.timeout) == (["b"], True, "/tmp", 5)
+
+    @pytest.mark.parametrize(
+        ("make", "told"),
+        [
+            (lambda: ToolContract.create_dagger_tool("t", "i", ["x"], memory_limt="64m"),
+             "'memory_limt' is not a field of DaggerEngineSpec; did you mean 'memory_limit'?"),
+            (lambda: ToolContract.create_dagger_tool("t", "i", ["x"], memoryLimt="64m"), "did you mean 'memoryLimit'?"),
+            (lambda: ToolContract.create_dagger_tool("t", "i", ["x"], nonsense=1), "known are timeout, output_limit, "),
+            (lambda: ToolContract.create_local_tool("t", ["x"], time_out=3), "did you mean 'timeout'?"),
+            (lambda: ToolContract(name="t", engine="local", engine_spec={"comand": ["x"]}), "did you mean 'command'?"),
+            (lambda: ToolContract(name="t", engine="local", trsut="trusted"), "did you mean 'trust'?"),
+            (lambda: DaggerEngineSpec(image="x", cpu_limits=1), "did you mean 'cpu_limit'?"),
+            (lambda: RemoteMCPEngineSpec(address="http://h/", header={}), "did you mean 'headers'?"),
+            (lambda: ToolParameter(name="x", requird=True), "did you mean 'required'?"),
+            (lambda: RunContext.of({"timeout": 5}), "did you mean 'timeout_s'?"),
+        ],
+    )  # fmt: skip
+    def test_a_misspelt_field_is_refused_with_the_nearest(self, make: Any, told: str) -> None:
+        with pytest.raises((pydantic.ValidationError, ValidationError)) as caught:
+            make()
+        assert told in str(caught.value)
+
+    def test_what_is_the_callers_own_is_left_alone(self) -> None:
+        contract = ToolContract.create_local_tool("t", ["x"], **{"x-owner": "data-team"})
+        assert contract.get_typed_spec().timeout == 300
+        assert ToolParameter(name="x", title="X", examples=[1]).name == "x"
+        assert RunContext.of({"task_id": "7", "agent": "a", "timeout_s": 3}).timeout_s == 3
 
     def test_contracts_and_their_parts_cannot_be_changed(self) -> None:
         contract = ToolContract.create_local_tool("a", ["b"], parameters=[ToolParameter(name="c")])
@@ -318,6 +346,7 @@ BEYOND_SCHEMA = (
     "not a JSON Schema", "is not a duration", "must be above 0 and at most", "is not a size", "is more than any host",
     "must be one line", "is not the name of an HTTP header", "is not among the properties", "valid integer",
     "Input should be greater than", "Input should be less than", "are the same field", "put quotes around it",
+    "is not a field of",
 )  # fmt: skip
 
 JUNK = st.sampled_from(

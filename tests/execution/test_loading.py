@@ -299,7 +299,7 @@ class TestYaml:
     )
     def test_numbers_that_json_cannot_hold_are_refused(self, number: str) -> None:
         error = refusal(MINIMAL + f"params: [{{name: a, default: {number}}}]")
-        assert lines(error)[0].startswith("tool.yaml:4: params[0].default: is no number that can be used")
+        assert lines(error)[0].startswith("tool.yaml:4: params[0].default: is not a number that can be used")
 
     @pytest.mark.parametrize("text", ['"a\\0b"', '"\\ud800"'])
     def test_escapes_of_unusable_characters_are_refused(self, text: str) -> None:
@@ -587,10 +587,10 @@ class TestFinding:
         )
         found = list(find_contracts(tmp_path))
         assert [str(f.path.relative_to(tmp_path)) for f in found] == [
-            "a/broken.contract.yaml", "a/tool.yml", "a/wrong.yaml", "b/contract.yaml",
+            "a/broken.contract.yaml", "a/other.yaml", "a/tool.yml", "a/wrong.yaml", "b/contract.yaml",
         ]  # fmt: skip
-        assert [f.loaded is not None for f in found] == [False, True, False, True]
-        assert "engineSpec.image: missing" in str(found[2].error)
+        assert [f.loaded is not None for f in found] == [False, False, True, False, True]
+        assert "engineSpec.image: missing" in str(found[3].error)
 
     def test_links_in_a_circle_end(self, tmp_path: Path) -> None:
         self.write(tmp_path, {"a/contract.yaml": MINIMAL})

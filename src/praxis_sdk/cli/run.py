@@ -50,11 +50,18 @@ def run(
     contract: Annotated[Path, typer.Argument(metavar="CONTRACT", help="The contract, a YAML file.")],
     arg: Annotated[
         list[str] | None,
-        typer.Option("--arg", "-a", metavar="NAME=VALUE", help="An argument of the tool; repeat it for a list. NAME=@FILE reads the value from a file."),
+        typer.Option(
+            "--arg",
+            "-a",
+            metavar="NAME=VALUE",
+            help="An argument of the tool; repeat it for a list. NAME=@FILE reads the value from a file.",
+        ),
     ] = None,
     args_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Arguments as a JSON object, '-' for stdin; --arg takes precedence."),
+        typer.Option(
+            metavar="FILE", help="Arguments as a JSON object, '-' for stdin; --arg takes precedence."
+        ),
     ] = None,
     engine: Annotated[
         str | None,

@@ -21,7 +21,7 @@ def validate(
     contracts: Annotated[
         list[Path], typer.Argument(metavar="CONTRACT...", help="Contracts, or directories that hold them.")
     ],
-    strict: Annotated[bool, typer.Option("--strict", help="Make errors of warnings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Check contracts without running anything.

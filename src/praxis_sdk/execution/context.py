@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -49,13 +50,20 @@ class RunContext:
 
     @classmethod
     def of(cls, context: Mapping[str, Any] | RunContext | None) -> RunContext:
-        """Read the `context` of spec 1: a mapping whose keys are the fields here; others are ignored.
+        """Read the `context` of spec 1: a mapping whose keys are the fields here; others are the caller's own.
 
         Raises:
-            ValidationError: a field has the wrong form.
+            ValidationError: a field has the wrong form, or a key looks like a field that is misspelt.
         """
         if isinstance(context, RunContext):
             return context
+        names = [f.name for f in fields(cls)]
+        for key in context or ():
+            near = [] if key in names else difflib.get_close_matches(str(key), names, n=1, cutoff=0.8)
+            if near:
+                raise ValidationError(
+                    f"context: {str(key)[:80]!r} is not a field", remedy=f"did you mean {near[0]!r}?"
+                )
         known = {f.name: context[f.name] for f in fields(cls) if context and f.name in context}
         try:
             if "workspace" in known:

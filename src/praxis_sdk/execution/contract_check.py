@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,7 +48,8 @@ def check_contract(document: YamlDocument) -> Verdict:
         remedy = "begin with 'name: ...' and 'engine: ...'"
         return Verdict(None, (*document.problems, Problem(document.source, 1, "", message, remedy)), ())
     doubled = [(found.path, found.message, found.remedy) for found in doubled_keys(written)]
-    contract, model_findings = _read(_without(written, [path for path, _, _ in doubled]))
+    unknown = [(found.path, found.message, found.remedy) for found in unknown_keys(written)]
+    contract, model_findings = _read(_without(written, (path for path, _, _ in (*doubled, *unknown))))
     findings = [*doubled, *model_findings]
     if findings:
         findings += _schema_findings(written, [path for path, _, _ in findings])
@@ -57,9 +58,7 @@ def check_contract(document: YamlDocument) -> Verdict:
     problems = {(problem.line, problem.field): problem for problem in document.problems}
     for problem in (_problem(document, found) for found in findings):
         problems.setdefault((problem.line, problem.field), problem)
-    warnings = [
-        _problem(document, (found.path, found.message, found.remedy)) for found in unknown_keys(written)
-    ]
+    warnings = [_problem(document, found) for found in unknown]
     warnings += [_problem(document, found) for found in _doubts(contract, _spec_key(written))]
     return Verdict(
         contract=None if problems else contract,
@@ -81,17 +80,18 @@ def _spec_key(written: Mapping[str, Any]) -> str:
     return next((key for key in SPEC_KEYS if key in written), "engineSpec")
 
 
-def _without(written: Mapping[str, Any], paths: list[DocumentPath]) -> dict[str, Any]:
-    """Copy a contract without the keys at some paths, which are at most three deep."""
+def _without(written: Mapping[str, Any], paths: Iterable[DocumentPath]) -> dict[str, Any]:
+    """Copy a contract without the keys at some paths."""
+    dropped = set(paths)
+    inner = {path[:depth] for path in dropped for depth in range(1, len(path))}
 
     def copy(part: Any, path: DocumentPath) -> Any:
-        if isinstance(part, Mapping) and len(path) < 3:
-            return {
-                key: copy(value, (*path, key)) for key, value in part.items() if (*path, key) not in paths
-            }
-        if isinstance(part, list) and len(path) < 3:
-            return [copy(value, (*path, index)) for index, value in enumerate(part)]
-        return part
+        def keep(key: str | int, value: Any) -> Any:
+            return copy(value, (*path, key)) if (*path, key) in inner else value
+
+        if isinstance(part, Mapping):
+            return {key: keep(key, value) for key, value in part.items() if (*path, key) not in dropped}
+        return [keep(index, value) for index, value in enumerate(part)]
 
     result: dict[str, Any] = copy(written, ())
     return result

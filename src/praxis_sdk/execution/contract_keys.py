@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from praxis_sdk.execution.contracts import ToolContract
-from praxis_sdk.execution.fields import ContractPart
-from praxis_sdk.execution.parameters import ANNOTATIONS, KEYWORDS, ToolParameter
+from praxis_sdk.execution.fields import EXTENSION, ContractPart
+from praxis_sdk.execution.parameters import OBJECT_KEYS, ToolParameter
 from praxis_sdk.execution.problems import DocumentPath
 from praxis_sdk.execution.specs import SPEC_OF, EngineType, infer_engine_type
 
-EXTENSION: Final = "x-"  # keys that begin like this are the author's own
 SPEC_KEYS: Final = ToolContract.spellings()["engine_spec"]
 PARAMETER_KEYS: Final = ToolContract.spellings()["parameters"]
 
@@ -80,17 +79,26 @@ def _parts(
         if isinstance(contract.get(key), Mapping):
             yield (key,), contract[key], models
     for key in PARAMETER_KEYS:
-        listed = contract.get(key)
-        for index, parameter in enumerate(listed if isinstance(listed, list) else []):
+        for path, parameter in _parameters((key,), contract.get(key)):
             if isinstance(parameter, Mapping):
-                yield (key, index), parameter, (ToolParameter,)
+                yield path, parameter, (ToolParameter,)
+
+
+def _parameters(path: DocumentPath, written: object) -> Iterator[tuple[DocumentPath, object]]:
+    """Go through the parameters of a contract in any of the forms that `read_parameters` reads."""
+    if isinstance(written, list):
+        yield from (((*path, index), parameter) for index, parameter in enumerate(written))
+    elif isinstance(written, Mapping):
+        if isinstance(written.get("properties"), Mapping):
+            yield from _parameters((*path, "properties"), dict(written["properties"]) | {"properties": None})
+        elif not (written.get("type") == "object" and OBJECT_KEYS.issuperset(written)):
+            yield from (((*path, name), parameter) for name, parameter in written.items())
 
 
 def _keys(model: type[ContractPart]) -> Iterator[str]:
     for keys in model.spellings().values():
         yield from keys
-    if model is ToolParameter:
-        yield from (*KEYWORDS, *ANNOTATIONS)
+    yield from model.further_keys
 
 
 def _hint(key: str, path: DocumentPath, known: Iterable[str]) -> str:

@@ -7,10 +7,11 @@ what can be written. The schema accepts everything that the validators accept; w
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AliasChoices,
@@ -26,6 +27,7 @@ from praxis_sdk.units import parse_bytes, parse_seconds
 
 MAX_TIMEOUT_S: Final = 7 * 24 * 3600
 MAX_SIZE_BYTES: Final = 1 << 60
+EXTENSION: Final = "x-"  # keys that begin like this are the author's own
 _FLAGS: Final = {"true": 1, "yes": 1, "on": 1, "1": 1, "false": 0, "no": 0, "off": 0, "0": 0, "": 0}
 _NUMBER: Final = r"[0-9]{1,15}(\.[0-9]{1,15})?"
 _HEADER_NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -34,16 +36,28 @@ _NO_NUL: Final = "^[^\\x00]*$"
 
 
 class ContractPart(BaseModel):
-    """What all parts of a contract share: keys in several spellings; an empty value means 'not given'."""
+    """What all parts of a contract share.
+
+    A key may have several spellings, an empty value means 'not given', keys that begin with `x-` are the
+    author's own, and any other key is refused: a limit that is misspelt must not be lost.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    further_keys: ClassVar[frozenset[str]] = frozenset()  # allowed beside the fields
 
     @model_validator(mode="before")
     @classmethod
     def _read_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        for keys in cls.spellings().values():
+        spellings = cls.spellings()
+        known = {key for keys in spellings.values() for key in keys}
+        for key in data:
+            if key not in known and key not in cls.further_keys and not str(key).startswith(EXTENSION):
+                raise ValueError(
+                    f"{str(key)[:80]!r} is not a field of {cls.__name__}; {_nearest(str(key), known, spellings)}"
+                )
+        for keys in spellings.values():
             given = [key for key in keys if data.get(key) is not None]
             if len(given) > 1:
                 raise ValueError(f"{given[0]!r} and {given[1]!r} are the same field; keep one of them")
@@ -58,6 +72,12 @@ class ContractPart(BaseModel):
             others = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
             keys[name] = (name, *(other for other in others if other != name))
         return keys
+
+
+def _nearest(key: str, known: Iterable[str], names: Iterable[str]) -> str:
+    """Say which of the known keys may have been meant, or else what all of them are called."""
+    near = difflib.get_close_matches(key[:100], sorted(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
 
 
 def kind_of(value: object) -> str:

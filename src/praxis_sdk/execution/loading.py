@@ -8,16 +8,18 @@ file --yaml_source--> YAML with lines --contract_check--> ToolContract and warni
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from praxis_sdk.execution.contract_check import check_contract
-from praxis_sdk.execution.contract_keys import SPEC_KEYS
+from praxis_sdk.execution.contract_keys import PARAMETER_KEYS, SPEC_KEYS
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.problems import ContractError, DocumentPath, Problem
-from praxis_sdk.execution.yaml_source import YamlDocument, read_text, read_yaml
+from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.execution.yaml_source import SEVERAL_DOCUMENTS, YamlDocument, read_text, read_yaml
 
 __all__ = [
     "ContractError",
@@ -32,6 +34,11 @@ __all__ = [
 MAX_DEPTH: Final = 8  # directories below the one that is searched
 MAX_FILES: Final = 2_000  # YAML files looked at in one search
 MAX_ENTRIES: Final = 50_000  # names looked at in one search
+
+# Keys that a tool has, and hardly anything else that has a name.
+_OF_A_TOOL: Final = ("engine", "command", *PARAMETER_KEYS)
+# How a contract shows in a file that holds several documents.
+_SIGN: Final = re.compile(rf"^(?:{'|'.join(SPEC_KEYS)})[ \t]*:", re.MULTILINE)
 
 # Where unquoted numbers and booleans are text, so that `VERSION: 1.10` stays '1.10'.
 _TEXT_FIELDS: Final = frozenset({"command", "env", "headers"})
@@ -72,7 +79,7 @@ def load_contract(path: Path | str, *, strict: bool = False) -> LoadedContract:
 
     Args:
         path: the file.
-        strict: make errors of warnings (keys that nobody knows).
+        strict: treat warnings as errors (unknown keys, for example).
 
     Raises:
         ContractError: the file or the contract in it cannot be used; a `ValidationError` that lists
@@ -88,7 +95,7 @@ def parse_contract(text: str, *, source: str = "<string>", strict: bool = False)
     Args:
         text: the text.
         source: what to call it in messages.
-        strict: make errors of warnings (keys that nobody knows).
+        strict: treat warnings as errors (unknown keys, for example).
 
     Raises:
         ContractError: as in `load_contract`.
@@ -99,8 +106,9 @@ def parse_contract(text: str, *, source: str = "<string>", strict: bool = False)
 def find_contracts(directory: Path | str) -> Iterator[FoundContract]:
     """Search a directory and those below it for contracts, in the order of their names.
 
-    A contract is a file named contract.yaml or *.contract.yaml, or any other YAML file whose top level
-    has a name and an engine or engineSpec. Hidden directories are not searched.
+    A contract is a file named contract.yaml or *.contract.yaml, and any other YAML file that looks like
+    one (an engineSpec, an engine, or a name with a command or parameters) or that cannot be read, since
+    nobody knows what it is. Hidden directories are not searched.
 
     Raises:
         ContractError: it is not a directory that can be read.
@@ -145,18 +153,36 @@ def _accept(document: YamlDocument, path: Path | None, *, strict: bool) -> Loade
 
 
 def _look_at(path: Path) -> FoundContract | None:
-    candidate = path.stem == "contract" or path.stem.endswith(".contract")
+    """Say what a YAML file is; None where it is readable and something else than a contract.
+
+    What cannot be read may be a contract, so it is never passed over. Several documents in one file are
+    passed over as long as nothing in them looks like one.
+    """
+    named = path.stem == "contract" or path.stem.endswith(".contract")
+    text = ""
     try:
-        document = _document(read_text(path), str(path))
-        candidate = candidate or _looks_like_contract(document)
-        return FoundContract(path, loaded=_accept(document, path, strict=False)) if candidate else None
+        text = read_text(path)
+        document = _document(text, str(path))
+        if not (named or looks_like_contract(document.value)):
+            return None
+        return FoundContract(path, loaded=_accept(document, path, strict=False))
     except ContractError as error:
-        return FoundContract(path, error=error) if candidate else None
+        other = (
+            not named and error.problems[0].message.startswith(SEVERAL_DOCUMENTS) and not _SIGN.search(text)
+        )
+        return None if other else FoundContract(path, error=error)
 
 
-def _looks_like_contract(document: YamlDocument) -> bool:
-    top = document.value
-    return isinstance(top, Mapping) and "name" in top and any(key in top for key in ("engine", *SPEC_KEYS))
+def looks_like_contract(written: Any) -> bool:
+    """Tell whether a document is meant as a contract, whatever may be missing or misspelt in it."""
+    if not isinstance(written, Mapping):
+        return False
+    if any(key in written for key in SPEC_KEYS):
+        return True
+    engine = written.get("engine")
+    if isinstance(engine, str) and engine.strip().lower().replace("_", "-") in set(EngineType):
+        return True
+    return "name" in written and any(key in written for key in _OF_A_TOOL)
 
 
 def _yaml_files(root: Path) -> Iterator[Path | None]:
@@ -170,7 +196,8 @@ def _yaml_files(root: Path) -> Iterator[Path | None]:
             status = directory.stat()
             names = sorted(os.listdir(directory))
         except OSError:
-            continue  # a directory of somebody else's is no reason not to list the others
+            yield directory  # it is reported as a file that cannot be read
+            continue
         if (status.st_dev, status.st_ino) in entered:
             continue
         entered.add((status.st_dev, status.st_ino))

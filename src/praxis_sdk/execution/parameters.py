@@ -56,6 +56,19 @@ _TYPE_SCHEMA: Final = {
 }
 
 
+# The keywords of JSON Schema that constrain a value and can stand beside a parameter's name and type.
+KEYWORDS: Final = (
+    "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
+    "maxLength", "pattern", "format", "items", "prefixItems", "contains", "minContains", "maxContains",
+    "minItems", "maxItems", "uniqueItems", "properties", "patternProperties", "additionalProperties",
+    "propertyNames", "minProperties", "maxProperties", "dependentRequired", "anyOf", "oneOf", "allOf", "not",
+)  # fmt: skip
+# Those that only describe.
+ANNOTATIONS: Final = frozenset(
+    {"title", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment"}
+)
+
+
 class ToolParameter(ContractPart):
     """One thing that a tool can be given.
 
@@ -69,6 +82,8 @@ class ToolParameter(ContractPart):
         default: what the tool gets where the caller gives nothing.
         constraints: further JSON Schema keywords (`enum`, `minimum`, `pattern`, `items`, ...).
     """
+
+    further_keys = ANNOTATIONS.union(KEYWORDS)
 
     name: str = Field(min_length=1, max_length=_MAX_NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f={}]+$")
     type: Annotated[str, BeforeValidator(_type_name), WithJsonSchema(_TYPE_SCHEMA, mode="validation")] = (
@@ -148,15 +163,6 @@ def _schema(type_name: str, constraints: Mapping[str, Any]) -> dict[str, Any]:
     return dict(constraints) if type_name == "any" else {**constraints, "type": type_name}
 
 
-# The keywords of JSON Schema that constrain a value and can stand beside a parameter's name and type.
-KEYWORDS: Final = (
-    "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
-    "maxLength", "pattern", "format", "items", "prefixItems", "contains", "minContains", "maxContains",
-    "minItems", "maxItems", "uniqueItems", "properties", "patternProperties", "additionalProperties",
-    "propertyNames", "minProperties", "maxProperties", "dependentRequired", "anyOf", "oneOf", "allOf", "not",
-)  # fmt: skip
-# Those that only describe.
-ANNOTATIONS: Final = ("title", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment")
 # What stands beside 'properties' in a JSON Schema of all parameters.
 OBJECT_KEYS: Final = frozenset(
     {"type", "required", "additionalProperties", "title", "description", "$schema"}

@@ -29,6 +29,7 @@ from praxis_sdk.execution.problems import (
     one_line,
 )
 
+SEVERAL_DOCUMENTS: Final = "holds several documents"
 MAX_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 20_000
 MAX_DEPTH: Final = 50
@@ -294,7 +295,7 @@ class _Construction:
                 and math.isfinite(float(text))
             ):
                 return float(text)
-        self._note(path, "is no number that can be used", "put quotes around it if it is meant as text")
+        self._note(path, "is not a number that can be used", "put quotes around it if it is meant as text")
         return None
 
     def _text(self, text: str, path: DocumentPath) -> str | None:
@@ -367,7 +368,7 @@ _WORDS: Final[tuple[tuple[str, tuple[str, str]], ...]] = (
         ("an unknown escape in double quotes", "use single quotes, or write a backslash twice"),
     ),
     ("expected <block end>", ("does not line up with what is above", "check the indentation and the quotes")),
-    ("but found another document", ("holds several documents", "keep one contract in a file")),
+    ("but found another document", (SEVERAL_DOCUMENTS, "keep one contract in a file")),
 )
 
 

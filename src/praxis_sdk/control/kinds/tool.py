@@ -66,7 +66,7 @@ class ToolKind:
         for name in request:
             if name not in _FIELDS:
                 raise ValidationError(f"request.{name}: unknown", remedy=f"known are {', '.join(_FIELDS)}")
-        contract = _contract_of(request)
+        contract = _contract_of(request, strict=True)  # a limit that is misspelt must not be lost
         args = request.get("args") or {}
         if not isinstance(args, Mapping):
             raise ValidationError("request.args: must be an object", remedy="give arguments by name")
@@ -161,7 +161,7 @@ class ToolKind:
             await registry.cleanup_all()
 
 
-def _contract_of(request: Mapping[str, Any]) -> ToolContract:
+def _contract_of(request: Mapping[str, Any], *, strict: bool = False) -> ToolContract:
     import json
 
     from praxis_sdk.execution.loading import parse_contract
@@ -170,7 +170,7 @@ def _contract_of(request: Mapping[str, Any]) -> ToolContract:
     if not isinstance(contract, Mapping):
         raise ValidationError("request.contract: missing or no object", remedy="give the tool's contract")
     # JSON is YAML: one reader, with its messages, for what comes from files and what comes from programs.
-    return parse_contract(json.dumps(contract), source="request.contract").contract
+    return parse_contract(json.dumps(contract), source="request.contract", strict=strict).contract
 
 
 def _seconds(value: object) -> float:
