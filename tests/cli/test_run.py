@@ -410,7 +410,7 @@ def praxis_to(stdout: int, *words: str | Path) -> tuple[int, bytes]:
 def test_lists_and_files_are_arguments(write_contract: ContractWriter, tmp_path: Path) -> None:
     path = write_contract(
         'printf "%s|" "$ARG_TAG" "$ARG_N" "$ARG_TEXT" "$ARG_AT"',
-        parameters={"tag": "array", "n": {"type": "array", "items": {"type": "integer"}}, "text": "string",
+        params={"tag": "array", "n": {"type": "array", "items": {"type": "integer"}}, "text": "string",
                     "at": "string"},
     )  # fmt: skip
     (tmp_path / "text.txt").write_text("two\nlines ☃\n")
