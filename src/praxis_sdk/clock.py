@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 
 class Clock:
@@ -22,6 +24,21 @@ class Clock:
         """Return seconds that never go back."""
         return time.monotonic()
 
+    def boottime(self) -> float:
+        """Return seconds that never go back, and that count while the machine is suspended, too."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     async def sleep(self, seconds: float) -> None:
         """Return when so much time has passed."""
         await asyncio.sleep(seconds)
+
+    async def wait(self, awaited: Coroutine[Any, Any, Any], seconds: float) -> bool:
+        """Wait for something for a limited time; returns whether it came."""
+        waiting = asyncio.ensure_future(awaited)
+        sleeping = asyncio.ensure_future(self.sleep(seconds))
+        try:
+            done, _ = await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            sleeping.cancel()
+        return waiting in done

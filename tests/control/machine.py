@@ -139,7 +139,9 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule()
     def lost_workers_are_buried(self) -> None:
-        for worker_id in self.await_(self.store.lose_workers(self.clock.time())):
+        living = self.await_(self.store.living_workers())
+        expired = {one.id: one.lease_until for one in living if one.lease_until <= self.clock.time()}
+        for worker_id in self.await_(self.store.lose_workers(expired)):
             self.workers.discard(worker_id)
             held = self.await_(self.store.held(worker_id))
             changes = [failure_policy.after_loss(one, self.clock.time()).change for one in held]

@@ -16,7 +16,7 @@ from tests.faults.load import work
 from tests.faults.processes import worker_child
 from tests.faults.worker import Config, open_store
 
-LEASE_S = 1.0
+LEASE_S = 3.0
 STORES = ("sqlite", "postgres")
 
 

@@ -24,7 +24,7 @@ from tests.faults.ledger import lines_of_last_attempt, prove
 from tests.faults.load import work
 from tests.faults.worker import CAPACITY
 
-LEASE_S = 0.5
+LEASE_S = 2.0
 LOG = frozenset({EventType.LOG})
 
 

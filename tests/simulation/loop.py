@@ -44,6 +44,7 @@ class Life:
         self.name = name
         self.state = State.RUNNING
         self.skew_s = 0.0
+        self.asleep_s = 0.0  # how long its machine was suspended
         self.loop = loop
         self.context = contextvars.copy_context()
         self.context.run(LIFE.set, self)
@@ -133,4 +134,8 @@ class VirtualClock(Clock):
         return EPOCH_S + self._loop.time() + (life.skew_s if life is not None else 0.0)
 
     def monotonic(self) -> float:
+        life = LIFE.get()
+        return self._loop.time() - (life.asleep_s if life is not None else 0.0)
+
+    def boottime(self) -> float:
         return self._loop.time()

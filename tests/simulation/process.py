@@ -157,19 +157,12 @@ class Process(Life):
         self.running.pop(key, None)
 
     def broken(self) -> str:
-        """Return which of its standing tasks has ended though it should not; empty: none."""
+        """Return which of its lasting tasks has failed; empty: none."""
         if not self.serves or self.plane is None:
             return ""
-        worker = self.plane.worker
-        tasks = [*self.plane._tasks]
-        if worker is not None:
-            tasks += [
-                task for task in (worker._beating, worker._writing, worker._watching) if task is not None
-            ]
-        for task in tasks:
-            if task.done():
-                error = None if task.cancelled() else task.exception()
-                return f"{self.name}: {task.get_coro().__qualname__} ended with {error!r}"
+        parts = [self.plane.tasks, *([self.plane.worker.tasks] if self.plane.worker is not None else [])]
+        for name, times in (item for part in parts for item in part.failures.items()):
+            return f"{self.name}: {name} failed {times} times"
         return ""
 
 

@@ -115,7 +115,8 @@ async def test_a_worker_that_came_back_hears_of_its_work_under_its_new_name(stor
     kind = ScriptedKind()
     worker = WorkerProcess(store, Kinds(kind), OFFER)
     await worker.start()
-    await worker._recall()
+    assert await store.lose_workers({one.id: one.lease_until for one in await store.workers()}) == []
+    await worker._heartbeat.once()
     given = await begun(store, kind, worker)
     await kind.begun_count(1)
     assert kind.begun == [given.id]

@@ -664,9 +664,10 @@ class StoreConformance:
         await running(store, execution(), worker_id="late")
         (held,) = await running(store, execution(), worker_id="well")
         assert await store.beat("well", 200.0)
-        assert await store.lose_workers(99.0) == []
-        assert await store.lose_workers(150.0) == ["late"]
-        assert await store.lose_workers(150.0) == ["late"], "as long as it holds work"
+        assert await store.lose_workers({}) == []
+        seen = {"late": 100.0, "idle": 100.0, "well": 100.0}
+        assert await store.lose_workers(seen) == ["late"], "the lease of 'well' was renewed since it was seen"
+        assert await store.lose_workers({}) == ["late"], "as long as it holds work"
         assert not await store.beat("late", 500.0)
         assert not await store.beat("nobody", 500.0)
         await store.put_worker(worker("late", lease_until=FAR))
@@ -677,14 +678,15 @@ class StoreConformance:
     async def test_a_lost_worker_is_named_until_its_work_is_taken_from_it(self, store: Store) -> None:
         await store.put_worker(worker(lease_until=100.0))
         (one,) = await running(store, execution())
-        assert await store.lose_workers(150.0) == ["w"]
+        assert await store.lose_workers({"w": 100.0}) == ["w"]
         await change(store, transitions.retry(one, FAILURE, FAR, ending=Ending.LOST))
-        assert await store.lose_workers(150.0) == []
+        assert await store.lose_workers({"w": 100.0}) == []
 
     async def test_a_worker_that_is_gone_or_drains(self, store: Store) -> None:
         await store.put_worker(worker("drains", state=WorkerState.DRAINING, lease_until=100.0))
         assert await store.beat("drains", 200.0)
         await store.put_worker(worker("gone", state=WorkerState.GONE, lease_until=100.0))
+        assert [(one.id, one.lease_until) for one in await store.living_workers()] == [("drains", 200.0)]
         assert not await store.beat("gone", 200.0)
         assert (await look(store)).workers == ()
 

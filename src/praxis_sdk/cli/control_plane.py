@@ -49,12 +49,11 @@ class Control:
     embedded: bool
 
     async def bury(self) -> None:
-        """Take back what dead workers of this home hold, which otherwise would seem to run."""
-        workers = await self.store.workers()
-        dead = list(await self.liveness.dead(workers))
-        if self.embedded:  # elsewhere another clock counts, and that is the workers' own business
-            now = self.clock.time()
-            dead += [one for one in workers if one.lease_until <= now and one not in dead]
+        """Take back what dead workers of this home hold, which otherwise would seem to run.
+
+        Dead is whose lock the kernel has released. A lease takes watching, for which a command has no time.
+        """
+        dead = list(await self.liveness.dead(await self.store.living_workers()))
         if not dead:
             return
         from praxis_sdk.control.keeper import Keeper
@@ -83,13 +82,14 @@ class Control:
 
     async def served(self, kinds: Iterable[str]) -> bool:
         """Whether each of these kinds has a worker that takes work."""
-        from praxis_sdk.model import WorkerState
-
         await self.bury()
         now = self.clock.time()
         able: set[str] = set()
         for worker in await self.store.workers():
-            if worker.state is WorkerState.ACTIVE and worker.lease_until > now:
+            alive = self.liveness.alive(worker.id)
+            if alive or (
+                alive is None and worker.lease_until > now
+            ):  # of another host only its lease is known
                 able |= worker.kinds
         return able.issuperset(kinds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def worker_plane(
     most_slots: int = 0,
     offered: Mapping[str, Any] = MappingProxyType({}),
     metrics: ControlMetrics | None = None,
+    stalled: Callable[[float], None] | None = None,
 ) -> ControlPlane:
     """Make a control plane whose worker offers this host; nothing runs before it is entered.
 
@@ -34,6 +35,7 @@ def worker_plane(
         most_slots: how many they may become where they are used up; 0: they stay.
         offered: amounts in place of what this host has, by the fields of `Resources`.
         metrics: counts what happens here; None: nobody counts.
+        stalled: as in `PlaneOptions`.
 
     Raises:
         ValidationError: `PRAXIS_NOTIFY` is not acceptable.
@@ -45,6 +47,7 @@ def worker_plane(
         autoscale_slots=most_slots,
         metrics=metrics,
         telemetry=Telemetry.from_environment(os.environ),
+        stalled=stalled,
     )
     kinds = kinds_of(control.home, metrics.jobs if metrics is not None else None)
     return ControlPlane(control.store, kinds, options, clock=control.clock, liveness=control.liveness)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class _Service:
                 most_slots=request.most_slots,
                 offered=request.offered,
                 metrics=numbers,
+                stalled=_end_at_once,
             )
             await stack.enter_async_context(plane)
             self._starting = None
@@ -127,6 +129,13 @@ class _Service:
             return 0
         self._say(f"{self._received[-1].name}: giving back {plane.worker.running} that run")
         return 128 + self._received[-1]
+
+
+def _end_at_once(age_s: float) -> None:
+    """End this process with all that it runs, from a thread: its event loop stands still, and others take over."""
+    line = f"praxis: the worker stands still, and its store heard nothing of it for {age_s:.0f} s: it ends itself\n"
+    os.write(2, line.encode())
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def _idle(control: Control, say: Callable[[str], None]) -> None:

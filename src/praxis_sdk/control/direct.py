@@ -15,11 +15,12 @@ from typing import Any
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.coordinator import ExecutionCoordinator
 from praxis_sdk.control.kinds import AttemptHandle, Grace, Kind, Kinds, Outcome, Plan
+from praxis_sdk.control.leases import LEASE_S
 from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.submission import Work, make_execution
 from praxis_sdk.control.tracing import Tracing
 from praxis_sdk.control.transitions import begin_at_once, cancel_running
-from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
+from praxis_sdk.control.worker import Offer, WorkerProcess
 from praxis_sdk.errors import PlatformError, PraxisError
 from praxis_sdk.model import NO_RETRIES, Execution
 from praxis_sdk.states import ExecutionMode, ExecutionStatus
@@ -99,6 +100,7 @@ class DirectRun:
         (begun,) = await self._store.apply([change])
         if begun is None:
             raise StoreConflict(f"execution {kept.id}: was cancelled before it began")
+        await worker.confirm()
         worker.accept(begun.after.but(request=execution.request, context=execution.context))
         try:
             await worker.idle()
@@ -126,7 +128,8 @@ class DirectRun:
     def _registered(self, worker_id: str) -> None:
         if self._liveness is not None:
             self._liveness.hold(worker_id)
-            self._names.append(worker_id)
+            if worker_id not in self._names:
+                self._names.append(worker_id)
 
     def _told(self, settled: Settled) -> None:
         if settled.after.status.final:

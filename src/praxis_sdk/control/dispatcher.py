@@ -7,7 +7,6 @@ and what one has under its hands the other does not see.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -85,10 +84,10 @@ class Dispatcher:
                     events.warning("dispatcher.failed", detail=str(error))
                     await self._clock.sleep(_PAUSE_S)
         finally:
-            if self._rung is not None:
-                self._rung.cancel()
-                with contextlib.suppress(asyncio.CancelledError, PraxisError):
-                    await self._rung
+            rung, self._rung = self._rung, None
+            if rung is not None:
+                rung.cancel()
+                await asyncio.wait([rung])
 
     async def round(self) -> float | None:
         """Decide and start until nothing more can be started; returns when time alone brings more.

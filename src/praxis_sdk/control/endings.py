@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import traceback
 from dataclasses import replace
+from typing import Final
 
 from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds import CancellationRequested, Kind, Outcome
-from praxis_sdk.control.supervision import Ended, Held
+from praxis_sdk.control.supervision import LEASE_LOST, Ended, Held
 from praxis_sdk.control.transitions import finish, finish_cancelled, give_back, requeue_preempted
 from praxis_sdk.errors import EngineUnavailable, PraxisError
 from praxis_sdk.model import Execution, Failure, Stop, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
 from praxis_sdk.store import Change
+
+CUT_OFF: Final = "its worker was cut off from its store, or stood still"
 
 
 def dependency_held(ended: Ended) -> bool:
@@ -69,7 +72,8 @@ def change_of(
     if held.stop == Stop.PREEMPT and not ended_itself:
         return requeue_preempted(execution, outcome.events, outcome.usage)
     if held.stop is not None and not ended_itself:
-        return give_back(execution, "its worker ended", outcome.events)
+        cut_off = held.stop == LEASE_LOST
+        return give_back(execution, CUT_OFF if cut_off else "its worker ended", outcome.events)
     if outcome.failure is None:
         return finish(
             execution,

@@ -12,12 +12,11 @@ from typing import Final
 from praxis_sdk.clock import Clock
 from praxis_sdk.control import alerts, failure_policy
 from praxis_sdk.control.alerts import Alert, AlertPolicy, QueueWatch, Raised
-from praxis_sdk.control.leases import JUMP_S, LeaseWatch
+from praxis_sdk.control.leases import JUMP_S, LEASE_S, ClockWatch, Lease, LeaseWatch
 from praxis_sdk.control.retention import Retention, retention_of
 from praxis_sdk.control.scaling import Scaler, Scaling, load_of
 from praxis_sdk.control.schedules import Schedules, next_after
 from praxis_sdk.control.transitions import postpone
-from praxis_sdk.control.worker import LEASE_S
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Flag, Worker
@@ -50,7 +49,7 @@ class Keeper:
         scaler: what can be scaled; None: nothing.
         retention: how long is kept what happened; None: as the store says.
         alerting: when an alert is raised.
-        lease_s: for how long a worker's sign of life counts where the time of day tells nothing, in seconds.
+        lease_s: for how long a worker's heartbeat counts, in seconds.
     """
 
     def __init__(
@@ -83,14 +82,17 @@ class Keeper:
         self._scaling = Scaling()
         self._pruned_at: float | None = None
         self._too_slow: list[Execution] = []
-        self._leases = LeaseWatch(lease_s)
+        self._lease = Lease(lease_s)
+        self._leases = LeaseWatch(self._lease)
+        self._own_clock = ClockWatch()
         self._mended = False
 
     async def run(self) -> None:
         """Look after everything until cancelled."""
         while True:
             next_at = await self.round()
-            left_s = ROUND_S if next_at is None else min(ROUND_S, next_at - self._clock.time())
+            longest_s = min(ROUND_S, self._lease.watch_s)
+            left_s = longest_s if next_at is None else min(longest_s, next_at - self._clock.time())
             await self._clock.sleep(max(_SHORTEST_S, left_s))
 
     async def round(self) -> float | None:
@@ -118,17 +120,12 @@ class Keeper:
     async def bury(self) -> None:
         """Take back what lost workers hold: crashed, to be tried again or to fail (spec 4, property 29)."""
         self._look_at_the_clock()
-        workers = await self._store.workers()
+        asked = self._clock.monotonic()
+        workers = await self._store.living_workers()
+        gone = self._leases.expired(workers, asked, self._clock.monotonic())
         if self._gone is not None:
-            for worker in await self._gone(workers):
-                await self._store.beat(worker.id, 0.0)  # a lease that ends at once
-        now = self._clock.time()
-        silent = self._leases.silent(workers, now, self._clock.monotonic())
-        if silent is not None:
-            for worker_id in silent:
-                await self._store.beat(worker_id, 0.0)
-            now = 0.0  # of the others the time of day tells nothing
-        for worker_id in await self._store.lose_workers(now):
+            gone |= {worker.id: worker.lease_until for worker in await self._gone(workers)}
+        for worker_id in await self._store.lose_workers(gone):
             held = await self._store.held(worker_id)
             self._tell(alerts.worker_lost(worker_id, [one.id for one in held], self._clock.time()))
             changes = [failure_policy.after_loss(one, self._clock.time()).change for one in held]
@@ -140,7 +137,7 @@ class Keeper:
     # -- a clock that was set
 
     def _look_at_the_clock(self) -> None:
-        by_s = self._leases.jumped(self._clock.time(), self._clock.monotonic())
+        by_s = self._own_clock.jumped(self._clock.time(), self._clock.monotonic())
         if by_s:
             events.warning("keeper.clock_was_set", by_s=round(by_s, 3))
             self._mended = False

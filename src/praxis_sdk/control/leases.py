@@ -1,8 +1,13 @@
-"""Whose lease ran out: judged by the time of day while that can be trusted, and by watching where it cannot.
+"""Leases: until when a worker may run its attempts, and when others may take them over.
 
-Leases are times of day, written by the clock of each worker and read by the clock of each keeper. Where the two
-agree, a lease that lies in the past has run out. Where somebody's clock was set, it tells nothing; then a worker
-counts as silent whose lease has stayed the same for as long as a lease lasts, by monotonic time.
+    0          1/6         1/2                    3/4                    1            1.1
+    |- renewed -|- again -..|- attempts are stopped -|- what is left is killed -|  ..  |- others take over
+    '-- the worker's own watch, from when it sent the last heartbeat that was confirmed --'
+
+A worker judges its lease by its own clock, suspended time included, from the moment at which it *sent* a heartbeat;
+whoever takes over judges it by watching, from the moment at which it *saw* that heartbeat, which is later. So the
+worker has stopped its attempts before anybody else may start them, whatever clocks and stores do. Times of day tell
+nothing here: they are set, and differ between machines. `lease_until` only shows that a heartbeat came.
 """
 
 from __future__ import annotations
@@ -13,75 +18,114 @@ from typing import Final
 
 from praxis_sdk.model import Worker
 
+LEASE_S: Final = 30.0
 JUMP_S: Final = 2.0  # by how much time of day and monotonic time may come apart between two looks
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A lease as it was seen.
+class Lease:
+    """How long a worker may go on without a confirmed heartbeat.
 
     Args:
-        lease_until: until when it holds.
-        since: when it was first seen so, on the monotonic clock.
-        trusted: whether the time of day can tell when it runs out.
+        duration_s: how long it lasts, in seconds.
     """
 
-    lease_until: float
-    since: float
-    trusted: bool
+    duration_s: float = LEASE_S
+
+    @property
+    def heartbeat_s(self) -> float:
+        """How often it is renewed, in seconds."""
+        return self.duration_s / 6
+
+    @property
+    def answer_s(self) -> float:
+        """How long a heartbeat may take before it counts as failed, in seconds."""
+        return self.duration_s / 10
+
+    @property
+    def look_s(self) -> float:
+        """How often the worker looks at its own lease, in seconds."""
+        return min(1.0, self.duration_s / 20)
+
+    @property
+    def stop_after_s(self) -> float:
+        """After how long without a confirmed heartbeat the worker begins to stop its attempts, in seconds."""
+        return self.duration_s / 2
+
+    @property
+    def kill_after_s(self) -> float:
+        """After how long those that have not ended by then are killed, in seconds."""
+        return self.duration_s * 3 / 4
+
+    @property
+    def margin_s(self) -> float:
+        """What others wait beyond the lease: for clocks that run at different speeds, and for kills that take time."""
+        return self.duration_s / 10
+
+    @property
+    def expires_after_s(self) -> float:
+        """For how long others must have seen no heartbeat before they take over, in seconds."""
+        return self.duration_s + self.margin_s
+
+    @property
+    def watch_s(self) -> float:
+        """How often others look at it at least, in seconds."""
+        return self.duration_s / 4
+
+    @property
+    def gap_s(self) -> float:
+        """After so long without a look a watch begins anew: what happened meanwhile was not seen, in seconds."""
+        return self.duration_s / 2
 
 
 class LeaseWatch:
     """Watches the leases of all workers.
 
     Args:
-        lease_s: how long a lease lasts, in seconds.
+        lease: of each of them.
     """
 
-    def __init__(self, lease_s: float) -> None:
-        self._lease_s = lease_s
-        self._seen: dict[str, _Seen] | None = None
-        self._offset: float | None = None  # of the time of day against monotonic time
-        self._jumped = False
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._seen: dict[str, tuple[float, float]] = {}  # the lease as it was seen, and since when
+        self._looked_at: float | None = None
 
-    def jumped(self, time: float, monotonic: float) -> float:
-        """Return by how much the clock of this process was set since the last look, in seconds; 0.0: it was not."""
-        before, self._offset = self._offset, time - monotonic
-        by_s = 0.0 if before is None else self._offset - before
-        if abs(by_s) < JUMP_S:
-            return 0.0
-        self._jumped = True  # for good: what others write and what is read here may differ from now on
-        known = self._seen or {}
-        self._seen = {name: _Seen(one.lease_until, monotonic, False) for name, one in known.items()}
-        return by_s
-
-    def silent(self, workers: Sequence[Worker], time: float, monotonic: float) -> list[str] | None:
+    def expired(self, workers: Sequence[Worker], asked: float, answered: float) -> dict[str, float]:
         """Look at the workers that should be alive.
+
+        A watch that could not look for a while, since the store was away or this process stood still, knows
+        nothing of that time: the workers may have been cut off as well. It begins anew.
 
         Args:
             workers: all of them.
-            time: the time of day.
-            monotonic: monotonic time.
+            asked: when the store was asked for them, in monotonic seconds.
+            answered: when it had answered.
 
         Returns:
-            Those that gave no sign of life for a lease; None where the time of day says that of all of them.
+            Those without a heartbeat for longer than a lease and its margin, with the lease as it was seen: it
+            counts only if it is still the same.
         """
-        known, cold = self._seen or {}, self._seen is None
-        seen: dict[str, _Seen] = {}
+        if self._looked_at is None or answered - self._looked_at > self._lease.gap_s:
+            self._seen = {}
+        self._looked_at = answered
+        seen: dict[str, tuple[float, float]] = {}
         for worker in workers:
-            earlier = known.get(worker.id)
-            if earlier is not None and earlier.lease_until == worker.lease_until:
-                seen[worker.id] = earlier
-                continue
-            # Who wrote it a moment ago is alive. If it has run out already, the two clocks differ.
-            trusted = not self._jumped and (cold or worker.lease_until > time)
-            seen[worker.id] = _Seen(worker.lease_until, monotonic, trusted)
+            earlier = self._seen.get(worker.id)
+            same = earlier is not None and earlier[0] == worker.lease_until
+            seen[worker.id] = earlier if same and earlier else (worker.lease_until, answered)
         self._seen = seen
-        if all(one.trusted for one in seen.values()):
-            return None
-        return [
-            name
-            for name, one in seen.items()
-            if (one.trusted and one.lease_until <= time)
-            or (not one.trusted and monotonic - one.since >= self._lease_s)
-        ]
+        patience_s = self._lease.expires_after_s
+        return {name: lease for name, (lease, since) in seen.items() if asked - since >= patience_s}
+
+
+class ClockWatch:
+    """Notices that the clock of this process was set."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None  # of the time of day against monotonic time
+
+    def jumped(self, time: float, monotonic: float) -> float:
+        """Return by how much the clock was set since the last look, in seconds; 0.0: it was not."""
+        before, self._offset = self._offset, time - monotonic
+        by_s = 0.0 if before is None else self._offset - before
+        return by_s if abs(by_s) >= JUMP_S else 0.0

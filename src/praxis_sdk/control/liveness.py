@@ -6,6 +6,7 @@ ended it. A lock that can be had belongs to nobody: its worker is dead.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -16,6 +17,8 @@ from typing import Final
 from praxis_sdk.model import Worker
 
 SWEEP_AFTER_S: Final = 86_400.0
+_LOOKS_OF_OTHERS: Final = 50
+_LOOK_S: Final = 0.001
 
 
 class Liveness:
@@ -30,10 +33,20 @@ class Liveness:
         self._held: dict[str, int] = {}
 
     def hold(self, worker_id: str) -> None:
-        """Lock a worker's file until `release`, or until this process ends."""
+        """Lock a worker's file until `release`, or until this process ends; repeatable.
+
+        Raises:
+            OSError: the file cannot be made, or another process holds it.
+        """
+        if worker_id in self._held:
+            return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._path(worker_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            _lock(lock)
+        except OSError:
+            os.close(lock)
+            raise
         self._held[worker_id] = lock
         self._sweep()
 
@@ -47,6 +60,12 @@ class Liveness:
     async def dead(self, workers: Sequence[Worker]) -> Sequence[Worker]:
         """Return those workers whose process is certainly gone; of others nothing is known."""
         return [worker for worker in workers if worker.id not in self._held and self._is_dead(worker.id)]
+
+    def alive(self, worker_id: str) -> bool | None:
+        """Return whether a worker's process is there; None where nothing is known of it."""
+        if worker_id in self._held:
+            return True
+        return not self._is_dead(worker_id) if self._path(worker_id).exists() else None
 
     def _is_dead(self, worker_id: str) -> bool:
         try:
@@ -65,9 +84,20 @@ class Liveness:
     def _sweep(self) -> None:
         """Remove the files of workers that died long ago."""
         for path in self._folder.glob("*.lock"):
-            old = time.time() - path.stat().st_mtime > SWEEP_AFTER_S
-            if old and path.stem not in self._held and self._is_dead(path.stem):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # others sweep, too
+                old = time.time() - path.stat().st_mtime > SWEEP_AFTER_S
+                if old and path.stem not in self._held and self._is_dead(path.stem):
+                    path.unlink()
 
     def _path(self, worker_id: str) -> Path:
         return self._folder / f"{worker_id}.lock"
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file of one's own, which others lock for a moment when they look whether its owner lives."""
+    for _ in range(_LOOKS_OF_OTHERS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOOK_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,10 +10,9 @@ A process may be all of this (the embedded one), or only a door (no worker), or 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +25,7 @@ from praxis_sdk.control.coordinator import MAX_WAITING, ExecutionCoordinator
 from praxis_sdk.control.dispatcher import Dispatcher
 from praxis_sdk.control.keeper import Keeper
 from praxis_sdk.control.kinds import Kinds
+from praxis_sdk.control.leases import LEASE_S
 from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.monitor import ExecutionMonitor
 from praxis_sdk.control.notifiers.base import Notifier
@@ -37,17 +37,17 @@ from praxis_sdk.control.scheduler import POLICY, SchedulerPolicy
 from praxis_sdk.control.schedules import Schedules
 from praxis_sdk.control.telemetry import Telemetry
 from praxis_sdk.control.tracing import Tracing
-from praxis_sdk.control.worker import LEASE_S, Offer, WorkerProcess
+from praxis_sdk.control.worker import Offer, WorkerProcess
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Worker, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Settled, Store
+from praxis_sdk.supervisor import Supervisor
 
 __all__ = ["ControlPlane", "PlaneOptions", "offer_of_this_host"]
 
 _MIB: Final = 1 << 20
-_PAUSE_S: Final = 1.0
 # Work waits more than it computes: so many attempts per core at most.
 SLOTS_PER_CORE: Final = 64
 NETWORK_MBPS: Final = 1000
@@ -73,6 +73,8 @@ class PlaneOptions:
         autoscale_slots: most slots that the worker of this process is scaled to; 0: its slots stay.
         metrics: counts for Prometheus; None: nobody counts.
         telemetry: where traces go; None: nowhere.
+        stalled: called in a thread, with the age of the worker's last heartbeat in seconds, when the event loop
+            stands still and attempts run that others may take over soon; None: nobody looks.
     """
 
     worker: Offer | None = None
@@ -87,6 +89,7 @@ class PlaneOptions:
     autoscale_slots: int = 0
     metrics: ControlMetrics | None = None
     telemetry: Telemetry | None = None
+    stalled: Callable[[float], None] | None = None
 
 
 class ControlPlane:
@@ -114,7 +117,7 @@ class ControlPlane:
         self._options = options or PlaneOptions()
         self._clock = clock or Clock()
         self._liveness = liveness
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks = Supervisor(self._clock.sleep, self._clock.monotonic)
         self._names: list[str] = []  # of the worker, which takes another one when it was lost
         self._metrics = self._options.metrics
         self._notifications = Notifications(self._options.notifiers, told=self._notified)
@@ -140,6 +143,8 @@ class ControlPlane:
                 breakers=self.breakers,
                 told=self._told,
                 registered=self._registered,
+                left=self._left,
+                stalled=self._options.stalled,
                 children=self._submit_child,
                 wait=self.coordinator.wait,
             )
@@ -184,9 +189,9 @@ class ControlPlane:
         if self.worker is not None:
             await self.worker.start()
         if self._options.dispatch:
-            self._tasks.append(asyncio.create_task(self._lasting("dispatcher", self.dispatcher.run)))
+            self.tasks.start("dispatcher", self.dispatcher.run)
         if self._options.keep:
-            self._tasks.append(asyncio.create_task(self._lasting("keeper", self.keeper.run)))
+            self.tasks.start("keeper", self.keeper.run)
 
     async def __aexit__(
         self,
@@ -204,12 +209,7 @@ class ControlPlane:
 
     async def close(self) -> None:
         """End in good order; repeatable."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self.tasks.stop()
         try:
             if self.worker is not None:
                 await self.worker.stop()
@@ -221,15 +221,6 @@ class ControlPlane:
             if self._tracing is not None:
                 await self._tracing.close()
             await self._notifications.close()
-
-    async def _lasting(self, part: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Have a part run to the end: a defect in one round must not leave a process that only looks alive."""
-        while True:
-            try:
-                await run()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next round may be without it
-                events.error("plane.part_failed", part=part, detail=repr(error))
-                await self._clock.sleep(_PAUSE_S)
 
     # -- what the parts tell each other
 
@@ -266,7 +257,13 @@ class ControlPlane:
     def _registered(self, worker_id: str) -> None:
         if self._liveness is not None:
             self._liveness.hold(worker_id)
-            self._names.append(worker_id)
+            if worker_id not in self._names:
+                self._names.append(worker_id)
+
+    def _left(self, worker_id: str) -> None:
+        if self._liveness is not None:
+            self._liveness.release(worker_id)
+            self._names.remove(worker_id)
 
     def _breaker_changed(self, change: BreakerChange) -> None:
         alert: Alert | None = alerts.breaker_opened(change, self._clock.time())
@@ -311,7 +308,7 @@ def offer_of_this_host(*, slots: int | None = None, lease_s: float = LEASE_S) ->
 
     Args:
         slots: how many attempts at once at most; None: many per core, since resources limit them anyway.
-        lease_s: for how long a sign of life counts, in seconds.
+        lease_s: for how long a heartbeat counts, in seconds.
     """
     cores = len(os.sched_getaffinity(0))
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")

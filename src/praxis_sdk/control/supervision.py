@@ -18,6 +18,7 @@ from praxis_sdk.control.kinds import AttemptHandle, Grace
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Draft, EventType, Execution, Level
 
+LEASE_LOST: Final = "lease_lost"  # why an attempt is stopped whose worker may not hold it any longer
 KILL_BOUND_S: Final = 10.0  # a kill that takes longer is told, and waited for further
 
 events = get_logger("praxis.control")
@@ -52,6 +53,9 @@ class Held:
         notebook: what it told.
         began: when, on the monotonic clock.
         stop: why it shall end, once somebody wants that.
+        within_s: how long it is given at most from then on before it is killed, in seconds; None: as its kind says.
+        overdue: it is stopped since its worker may not hold it any longer.
+        ended: its work has ended, and is being reported.
     """
 
     execution: Execution
@@ -60,14 +64,26 @@ class Held:
     began: float
     stop: str | None = None
     alerted: bool = False
+    within_s: float | None = None
+    overdue: bool = False
+    ended: bool = False
     stopping: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    hurrying: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def end(self, reason: str) -> None:
-        """Ask for its end; the first reason counts, but a cancellation goes before all others."""
+    def end(self, reason: str, *, within_s: float | None = None) -> None:
+        """Ask for its end; the first reason counts, but a cancellation goes before all others.
+
+        Args:
+            reason: why.
+            within_s: how long it is given at most, in seconds; one that is being stopped already is killed at once.
+        """
         if self.stop is None or reason == "cancel":
             self.stop = reason
         if not self.stopping.done():
+            self.within_s = within_s
             self.stopping.set_result(None)
+        elif within_s is not None and not self.hurrying.done():
+            self.hurrying.set_result(None)
 
 
 async def supervise(held: Held, work: asyncio.Task[Any], grace: Grace, clock: Clock) -> Ended:
@@ -101,15 +117,17 @@ async def _made_to_end(
     held: Held, work: asyncio.Task[Any], grace: Grace, clock: Clock, *, timed_out: bool
 ) -> Ended:
     began = clock.monotonic()
+    if held.within_s is not None:
+        grace = grace.within(held.within_s)
     held.handle.cancelled.set()
     means = "flag"
     if grace.cooperative_s:
-        await _first(clock, grace.cooperative_s, work)
+        await _first(clock, grace.cooperative_s, work, held.hurrying)
     if not work.done():
         held.handle.terminated.set()
         if grace.terminate_s:
             means = "SIGTERM"
-            await _first(clock, grace.terminate_s, work)
+            await _first(clock, grace.terminate_s, work, held.hurrying)
     if not work.done():
         means = "SIGKILL"
         await _killed(held, work, clock)

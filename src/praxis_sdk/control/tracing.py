@@ -10,6 +10,7 @@ from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import EventType, Execution
 from praxis_sdk.store import Store
+from praxis_sdk.supervisor import Supervisor
 
 MAX_WAITING: Final = 10_000
 MAX_EVENTS: Final = 1000
@@ -32,11 +33,13 @@ class Tracing:
         self._store = store
         self._telemetry = telemetry
         self._ended: asyncio.Queue[Execution] = asyncio.Queue(MAX_WAITING)
-        self._telling: asyncio.Task[None] | None = None
+        self.tasks = Supervisor()
+        self._started = False
 
     def start(self) -> None:
         """Begin to tell."""
-        self._telling = asyncio.create_task(self._tell_all())
+        self._started = True
+        self.tasks.start("tracing", self._tell_all)
 
     def ended(self, execution: Execution) -> None:
         """Have an execution told; when too many wait, it is left out."""
@@ -47,12 +50,11 @@ class Tracing:
 
     async def close(self) -> None:
         """Tell what waits, for a bounded time, and end; repeatable."""
-        telling, self._telling = self._telling, None
-        if telling is None:
+        started, self._started = self._started, False
+        if not started:
             return
         await asyncio.wait([asyncio.ensure_future(self._ended.join())], timeout=CLOSE_S)
-        telling.cancel()
-        await asyncio.wait([telling])
+        await self.tasks.stop()
         await asyncio.to_thread(self._telemetry.close)
 
     async def _tell_all(self) -> None:

@@ -1,9 +1,9 @@
 """The worker: takes the attempts that it is given, runs them, reports their ends, and can be drained.
 
-What it holds is its own until its lease runs out. A worker that cannot renew its lease gives everything up
-before others take it over, and comes back under a new name; what it reports too late is discarded by the
-guards of the store. No status is decided here: how an attempt ended goes to the failure policy, and what the
-policy says is written as one guarded change.
+What it holds is its own until its lease runs out. A worker that cannot renew its lease stops its attempts before
+others take them over (`leases`), and goes on once the store is back, under a new name where the store counts it as
+lost; what it reports too late is discarded by the guards of the store. No status is decided here: how an attempt
+ended goes to the failure policy, and what the policy says is written as one guarded change.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from typing import Any, Final
 from praxis_sdk.clock import Clock
 from praxis_sdk.control import endings
 from praxis_sdk.control.breaker import BreakerOpen, Breakers, Permit
+from praxis_sdk.control.heartbeat import Heartbeat, StallWatch
 from praxis_sdk.control.journal import REFUSED, Journal, Notebook
 from praxis_sdk.control.kinds import AttemptHandle, Kinds, Outcome
-from praxis_sdk.control.supervision import Ended, Held, supervise
+from praxis_sdk.control.leases import LEASE_S, Lease
+from praxis_sdk.control.supervision import LEASE_LOST, Ended, Held, supervise
 from praxis_sdk.control.transitions import note
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.ids import new_id
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Draft, EventType, Execution, Level, Stop, Worker, WorkerState
-from praxis_sdk.resources import Resources
+from praxis_sdk.resources import Resources, total
 from praxis_sdk.states import HELD
 from praxis_sdk.store import Change, ExecutionFilter, Settled, Store
+from praxis_sdk.supervisor import Supervisor
 
-LEASE_S: Final = 15.0
-BEATS_PER_LEASE: Final = 3
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
-_RECALL: Final = "lease_lost"
 _LEAVE: Final = "worker_ends"
 _MOST_REPORTED: Final = 10_000
 _MOST_LOOKS: Final = 10
@@ -55,7 +55,7 @@ class Offer:
     Args:
         capacity: its resources.
         slots: how many attempts it runs at once at most.
-        lease_s: for how long a sign of life counts, in seconds.
+        lease_s: for how long a heartbeat counts, in seconds.
         kinds: the kinds of work that it takes; None: all that it can run.
     """
 
@@ -76,6 +76,9 @@ class WorkerProcess:
         breakers: of the services that attempts stand on.
         told: called with every end that the store accepted.
         registered: called with this worker's name before the store knows it.
+        left: called with its earlier name when nothing of it is left.
+        stalled: called in a thread, with the age of the last heartbeat in seconds, when the event loop stands
+            still and attempts run that others may take over soon; None: nobody looks.
         children: submits a child execution of an attempt.
         wait: waits for the end of an execution.
         host: the machine's name, for people.
@@ -91,6 +94,8 @@ class WorkerProcess:
         breakers: Breakers | None = None,
         told: Told = lambda settled: None,
         registered: Callable[[str], None] = lambda worker_id: None,
+        left: Callable[[str], None] = lambda worker_id: None,
+        stalled: Callable[[float], None] | None = None,
         children: Children | None = None,
         wait: Await | None = None,
         host: str = "",
@@ -102,6 +107,7 @@ class WorkerProcess:
         self._breakers = breakers or Breakers(monotonic=self._clock.monotonic)
         self._told = told
         self._registered = registered
+        self._left = left
         self._children = children
         self._wait = wait
         self._host = host or socket.gethostname()
@@ -113,9 +119,22 @@ class WorkerProcess:
         self._state = WorkerState.ACTIVE
         self._leaving = False
         self._recalling = False  # between the loss of the lease and another name
-        self._beating: asyncio.Task[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._short_by = 0  # how many attempts that could not be killed the store knows of
+        self._again = asyncio.Event()  # look again without being rung
+        self._lease = Lease(offer.lease_s)
+        self._heartbeat = Heartbeat(
+            store,
+            self._clock,
+            self._lease,
+            name=lambda: self.id,
+            renewed=self._again.set,
+            overdue=self._stop_attempts,
+            lost=self._come_back,
+        )
+        self._stall_watch: StallWatch | None = None
+        if stalled is not None:
+            self._stall_watch = StallWatch(self._heartbeat, lambda: bool(self._held), self._lease, stalled)
+        self.tasks = Supervisor(self._clock.sleep, self._clock.monotonic)
         self.id = _new_id(self._host)
 
     # -- life
@@ -130,9 +149,13 @@ class WorkerProcess:
         # What is there before work begins stays: the collector need not go through all of it again and again.
         if not gc.get_freeze_count():
             gc.freeze()
-        self._beating = asyncio.create_task(self._beat())
-        self._writing = asyncio.create_task(self._journal.run())
-        self._watching = asyncio.create_task(self._watch())
+        self.tasks.start("worker.journal", self._journal.run)
+        self.tasks.start("worker.news", self._watch)
+        self.tasks.start("worker.look", self._look_again)
+        self.tasks.start("worker.lease", self._heartbeat.watch)
+        self.tasks.start("worker.heartbeat", self._heartbeat.beat)
+        if self._stall_watch is not None:
+            self._stall_watch.start()
 
     async def drain(self) -> None:
         """Take no more work, and return when all that it holds has ended."""
@@ -150,17 +173,15 @@ class WorkerProcess:
         for held, _ in list(self._held.values()):
             held.end(_LEAVE)
         await self._idle.wait()
-        for task in (self._beating, self._watching, self._writing):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        if self._stall_watch is not None:
+            self._stall_watch.stop()
+        await self.tasks.stop()
         await self._journal.flush()
         if self._state is WorkerState.GONE:
             return
         if not draining:
             await self._tell_state(WorkerState.DRAINING)
-        await self._give_back()
+        await self._give_back(self.id)
         await self._tell_state(WorkerState.GONE)
 
     async def _leave(self) -> bool:
@@ -172,15 +193,15 @@ class WorkerProcess:
             return False
         return True
 
-    async def _give_back(self) -> None:
-        """Give back what the store holds for this worker still: who is gone is not looked after any more.
+    async def _give_back(self, worker_id: str) -> None:
+        """Give back what the store holds under a name of this worker: who is gone is not looked after any more.
 
         A round may have given it work that it never began, and an end may not have been written.
         """
         for _ in range(
             _MOST_LOOKS
         ):  # one that is cancelled between the look and the change takes another look
-            held = await self._store.held(self.id)
+            held = await self._store.held(worker_id)
             if not held:
                 return
             await self._store.apply([endings.given_back(one, self._clock.time()) for one in held])
@@ -207,7 +228,9 @@ class WorkerProcess:
 
     async def _register(self) -> None:
         self._registered(self.id)
+        sent_at = self._clock.boottime()
         await self._store.put_worker(self._record())
+        self._heartbeat.confirm(sent_at)
         self._log("worker.started", slots=self._offer.slots)
 
     async def _tell_state(self, state: WorkerState) -> None:
@@ -221,10 +244,12 @@ class WorkerProcess:
 
     def _record(self) -> Worker:
         now = self._clock.time()
+        stuck = self._stuck()
+        self._short_by = len(stuck)
         return Worker(
             id=self.id,
-            capacity=self._offer.capacity,
-            slots=self._offer.slots,
+            capacity=self._offer.capacity - total(held.execution.granted for held in stuck),
+            slots=max(0, self._offer.slots - len(stuck)),
             kinds=self._kinds.names if self._offer.kinds is None else self._offer.kinds,
             state=self._state,
             started_at=now,
@@ -232,46 +257,49 @@ class WorkerProcess:
             host=self._host,
         )
 
-    async def _beat(self) -> None:
-        """Renew the lease; where it is lost, give everything up and come back under another name."""
-        pause_s = self._offer.lease_s / BEATS_PER_LEASE
-        until = self._clock.monotonic() + self._offer.lease_s
-        while True:
-            await self._clock.sleep(pause_s)
-            asked = self._clock.monotonic()
-            try:
-                alive = await self._store.beat(self.id, self._clock.time() + self._offer.lease_s)
-            except PraxisError as error:
-                events.warning("worker.beat_failed", worker_id=self.id, detail=str(error))
-                alive = asked < until
-                if alive:
-                    continue  # nobody said that it is lost, and its lease still holds
-            else:
-                until = asked + self._offer.lease_s if alive else until
-                if alive:
-                    await self._look_again()
-            if not alive:
-                await self._recall()
-                until = self._clock.monotonic() + self._offer.lease_s
+    # -- the lease
 
-    async def _recall(self) -> None:
-        events.warning("worker.lease_lost", worker_id=self.id, running=self.running)
-        self._recalling = True
-        for held, _ in list(self._held.values()):
-            held.end(_RECALL)
-        await self._idle.wait()
-        self.id = _new_id(self._host)
-        self._recalling = False
-        if self._watching is not None:  # it waits for news of a name that is nobody's any more
-            self._watching.cancel()
-            self._watching = asyncio.create_task(self._watch())
-        for pause_s in _pauses():
-            try:
-                await self._register()
-                return
-            except (PraxisError, OSError) as error:  # OSError: its lock file, on a disk that is full
-                events.warning("worker.not_registered", worker_id=self.id, detail=str(error))
-            await self._clock.sleep(pause_s)
+    async def confirm(self) -> None:
+        """Make sure that the lease holds before an attempt begins, where that took long."""
+        if not self._heartbeat.trusted:
+            await self._heartbeat.once()
+
+    def _stop_attempts(self) -> None:
+        """Stop what runs here, since others may take it over soon; what has ended is reported all the same."""
+        self._stop_within(max(0.0, self._lease.kill_after_s - self._heartbeat.age_s))
+
+    def _stop_within(self, seconds: float) -> None:
+        running = [held for held, _ in self._held.values() if not (held.overdue or held.ended)]
+        for held in running:
+            held.overdue = True
+            held.end(LEASE_LOST, within_s=seconds)
+        if running:
+            age_s = round(self._heartbeat.age_s, 1)
+            events.warning("worker.attempts_stopped", worker_id=self.id, stopped=len(running), age_s=age_s)
+
+    async def _come_back(self) -> None:
+        """Come back under another name: the store counts this one as lost, and its work is for others."""
+        before, self._recalling = self.id, True
+        events.warning("worker.lease_lost", worker_id=before, running=self.running)
+        try:
+            self._stop_within(0.0)
+            await self._clock.wait(self._idle.wait(), self._lease.expires_after_s)
+            self.id = _new_id(self._host)
+            for pause_s in _pauses():
+                try:
+                    await self._register()
+                    break
+                except (PraxisError, OSError) as error:  # OSError: its lock file, on a disk that is full
+                    events.warning("worker.not_registered", worker_id=self.id, detail=str(error))
+                await self._clock.sleep(pause_s)
+        finally:
+            self._recalling = False
+        self.tasks.restart("worker.news")  # it waits for news of a name that is nobody's any more
+        self._left(before)
+
+    def _stuck(self) -> list[Held]:
+        """Return the attempts of earlier names that could not be killed yet: their room stays taken."""
+        return [held for held, _ in self._held.values() if held.execution.worker_id != self.id]
 
     # -- being given work
 
@@ -285,6 +313,8 @@ class WorkerProcess:
         known = key in self._held or key in self._reported
         if self._leaving or self._recalling or known or execution.worker_id != self.id:
             return
+        if not self._heartbeat.trusted:
+            return  # after the next heartbeat it looks again
         assert execution.request is not None, "an attempt needs its request"
         notebook = Notebook(execution.id, execution.token)
         handle = AttemptHandle(
@@ -335,9 +365,14 @@ class WorkerProcess:
                 seen = 0
 
     async def _look_again(self) -> None:
-        """Look without being rung, in case that somebody was cut off between giving work and telling so."""
-        with contextlib.suppress(PraxisError):
-            await self._look()
+        """Look after each heartbeat, in case that somebody was cut off between giving work and telling so."""
+        while True:
+            await self._again.wait()
+            self._again.clear()
+            with contextlib.suppress(PraxisError):
+                if self._short_by != len(self._stuck()):
+                    await self._store.put_worker(self._record())
+                await self._look()
 
     async def _look(self) -> None:
         wanted = ExecutionFilter(worker_id=self.id, statuses=HELD)
@@ -383,9 +418,8 @@ class WorkerProcess:
             breaker.record(permit, succeeded=endings.dependency_held(ended))
 
     async def _report(self, held: Held, ended: Ended, outcome: Outcome) -> None:
-        if held.stop == _RECALL:
-            self._tell_given_up(held, ended, outcome)
-            return
+        held.ended = True
+        self._heartbeat.look()  # whoever was stopped for a while asks before it reports
         try:
             settled = await self._write(held, self._change_of(held, ended, outcome))
         except REFUSED as error:  # it would be refused for ever, and so the execution would never end
@@ -395,17 +429,6 @@ class WorkerProcess:
             settled = await self._write_late(held, ended, outcome)
         if settled is not None:
             self._told(settled)
-
-    def _tell_given_up(self, held: Held, ended: Ended, outcome: Outcome) -> None:
-        """Tell of an attempt that others hold by now; what it told is kept, what it came to is not."""
-        number = held.execution.attempt
-        if ended.forced:
-            message = f"attempt {number} was given up: the lease of its worker ran out"
-        else:
-            message = f"late result of attempt {number} discarded: {outcome.status}"
-        token = {"token": held.execution.token}
-        for draft in (Draft(EventType.DECISION, message, token, Level.WARN, "worker"), *ended.proof):
-            self._journal.tell(held.notebook, draft)
 
     def _change_of(self, held: Held, ended: Ended, outcome: Outcome) -> Change:
         # More than this worker has may be more than anybody has, and would wait for ever.
@@ -429,7 +452,7 @@ class WorkerProcess:
                 continue
             except PraxisError as error:
                 events.warning("attempt.not_reported", execution_id=change.execution_id, detail=str(error))
-                if self._recalling or (self._leaving and self._clock.monotonic() >= until):
+                if self._leaving and self._clock.monotonic() >= until:
                     self._journal.keep(told)
                     raise
             await self._clock.sleep(pause_s)
@@ -444,7 +467,7 @@ class WorkerProcess:
             except REFUSED:
                 raise  # there is none
             except PraxisError:
-                if self._recalling or (self._leaving and self._clock.monotonic() >= until):
+                if self._leaving and self._clock.monotonic() >= until:
                     raise
             await self._clock.sleep(pause_s)
         raise AssertionError("pauses never end")

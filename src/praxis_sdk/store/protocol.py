@@ -289,8 +289,15 @@ class Store(Protocol):
     async def workers(self, *, active_only: bool = True) -> list[Worker]:
         """Return workers, the first to come first."""
 
-    async def lose_workers(self, now: float) -> list[str]:
-        """Mark the workers lost whose lease ran out, and return the ids of all lost ones that hold work."""
+    async def living_workers(self) -> list[Worker]:
+        """Return the workers that hold a lease, those that take no more work included, the first to come first."""
+
+    async def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+        """Mark workers lost whose lease expired, and return the ids of all lost ones that hold work.
+
+        Args:
+            expired: workers, each with its `lease_until` as it was seen; one that was renewed since is left alone.
+        """
 
     # -- schedules and batches
 

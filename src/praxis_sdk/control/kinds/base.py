@@ -173,6 +173,14 @@ class Grace:
     cooperative_s: float = 1.0
     terminate_s: float = 1.0
 
+    def within(self, seconds: float) -> Grace:
+        """Return what fits into so many seconds: the same, or less of both in the same proportion."""
+        whole_s = self.cooperative_s + self.terminate_s
+        if whole_s <= seconds:
+            return self
+        share = max(0.0, seconds) / whole_s
+        return Grace(self.cooperative_s * share, self.terminate_s * share)
+
 
 class Kind(Protocol):
     """A kind of work (DESIGN, "everything is an Execution")."""

@@ -6,12 +6,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from praxis_sdk.control.alerts import Alert
 from praxis_sdk.control.notifiers.base import NotificationFailed, Notifier
 from praxis_sdk.log import get_logger
+from praxis_sdk.supervisor import Supervisor
 
 MAX_WAITING: Final = 1000
 CLOSE_S: Final = 10.0
@@ -47,14 +49,16 @@ class Notifications:
     ) -> None:
         self._notifiers = tuple(notifiers)
         self._queues: list[asyncio.Queue[Alert]] = [asyncio.Queue(max_waiting) for _ in self._notifiers]
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks = Supervisor()
         self._told = told
+        self._started = False
         self.counts: Counter[tuple[str, Outcome]] = Counter()
 
     async def __aenter__(self) -> Self:
         """Begin to pass alerts on."""
-        pairs = zip(self._notifiers, self._queues, strict=True)
-        self._tasks = [asyncio.create_task(self._pass_on(notifier, queue)) for notifier, queue in pairs]
+        for number, (notifier, queue) in enumerate(zip(self._notifiers, self._queues, strict=True)):
+            self.tasks.start(f"notifier {number} {notifier.name}", partial(self._pass_on, notifier, queue))
+        self._started = True
         return self
 
     async def __aexit__(
@@ -86,17 +90,15 @@ class Notifications:
         Args:
             timeout_s: how long that may take; what then still waits is dropped.
         """
-        tasks, self._tasks = self._tasks, []
+        started, self._started = self._started, False
         try:
-            if tasks:
+            if started:
                 async with asyncio.timeout(timeout_s):
                     await self.drain()
         except TimeoutError:
             _log.warning("notifications_dropped", reason="time is up")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.tasks.stop()
         for notifier, queue in zip(self._notifiers, self._queues, strict=True):
             while not queue.empty():
                 queue.get_nowait()

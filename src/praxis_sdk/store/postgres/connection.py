@@ -12,15 +12,17 @@ from praxis_sdk.log import get_logger
 from praxis_sdk.store.protocol import StoreUnavailable
 
 CONNECT_TIMEOUT_S: Final = 10.0
+RECONNECT_TIMEOUT_S: Final = 3.0  # of what must be back soon after the server is: it tries again
 COMMAND_TIMEOUT_S: Final = 60.0
 # What the sessions of the store are told. Plans never depend on what the statistics know of a table that is
 # filling up quickly: everything hot has its index, and compiling a statement of a millisecond never pays. A
-# client that hangs amid a transaction loses its locks, and nobody waits for a lock for ever.
+# client that hangs amid a transaction loses its locks, sooner than a worker must stop its attempts for want of a
+# heartbeat that waits for them, and nobody waits for a lock for ever.
 SESSION: Final = {
     "application_name": "praxis",
     "enable_seqscan": "off",
     "jit": "off",
-    "idle_in_transaction_session_timeout": "30s",
+    "idle_in_transaction_session_timeout": "5s",
     "lock_timeout": "20s",
 }
 # What those that write are told besides. Their statements take arrays, for whose length PostgreSQL would plan each
@@ -86,11 +88,14 @@ def _asyncpg() -> Any:
     return asyncpg
 
 
-async def connect(url: str, *, command_timeout_s: float | None = COMMAND_TIMEOUT_S) -> Connection:
+async def connect(
+    url: str, *, timeout_s: float = CONNECT_TIMEOUT_S, command_timeout_s: float | None = COMMAND_TIMEOUT_S
+) -> Connection:
     """Open one connection outside of any pool.
 
     Args:
         url: where the database is.
+        timeout_s: how long it may take, in seconds.
         command_timeout_s: how long one statement may take, in seconds; None: as long as it takes.
 
     Raises:
@@ -98,7 +103,7 @@ async def connect(url: str, *, command_timeout_s: float | None = COMMAND_TIMEOUT
     """
     connection: Connection = await _asyncpg().connect(
         **_addressed(url),
-        timeout=CONNECT_TIMEOUT_S,
+        timeout=timeout_s,
         command_timeout=command_timeout_s,
         server_settings=SESSION if command_timeout_s else SESSION | {"lock_timeout": "0"},
     )
@@ -120,6 +125,10 @@ def passes(error: BaseException) -> bool:
     asyncpg = _asyncpg()
     if isinstance(error, asyncpg.InterfaceError):  # the connection was closed meanwhile
         return not isinstance(error, ValueError)
+    if isinstance(
+        error, asyncpg.InternalClientError
+    ):  # the driver lost track of its connection: a new one helps
+        return True
     state = getattr(error, "sqlstate", None) or ""
     return state.startswith(_PASSING) and state not in _LASTING
 
@@ -163,6 +172,7 @@ class Pool:
         self.patience_s = patience_s
         self._session = session
         self._pool: Any = None
+        self._lent: set[Connection] = set()
 
     async def open(self) -> None:
         """Connect for the first time.
@@ -174,7 +184,7 @@ class Pool:
             **_addressed(self._url),
             min_size=0,
             max_size=self._size,
-            timeout=CONNECT_TIMEOUT_S,
+            timeout=RECONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             server_settings=dict(self._session),
             reset=_nothing_to_reset,
@@ -195,7 +205,9 @@ class Pool:
         """Lend a connection; one on which something failed is not used again."""
         if self._pool is None:
             raise StoreUnavailable("the store is closed")
-        connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        pool = self._pool
+        connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        self._lent.add(connection)
         try:
             yield connection
         except BaseException:
@@ -203,7 +215,18 @@ class Pool:
             connection.terminate()
             raise
         finally:
-            await self._pool.release(connection)
+            self._lent.discard(connection)
+            await pool.release(connection)
+
+    def renew(self) -> None:
+        """Close all connections, also those in use: what waits on one fails, and is done again on a new one.
+
+        A connection that was cut hears nothing of it, and would wait for minutes.
+        """
+        if self._pool is not None:
+            for connection in list(self._lent):
+                connection.terminate()
+            self._expiring = asyncio.ensure_future(self._pool.expire_connections())
 
     async def read(self, query: str, *arguments: Any) -> list[Any]:
         """Return rows; waits for a server that is away.
@@ -218,6 +241,58 @@ class Pool:
                     return await connection.fetch(query, *arguments)
             except Exception as error:  # noqa: BLE001 patience raises what does not pass
                 await patience.spend(error)
+
+
+class Line:
+    """One connection for what must not wait for others: each statement gets one try, and no transaction.
+
+    Args:
+        url: where the database is.
+        renewed: called when the connection was made anew, since the server or the way to it was away.
+    """
+
+    def __init__(self, url: str, *, renewed: Callable[[], None]) -> None:
+        self._url = url
+        self._renewed = renewed
+        self._connection: Connection | None = None
+        self._failed = False
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        """Return rows; whoever is cancelled meanwhile gives the connection up.
+
+        Raises:
+            StoreUnavailable: the server is not there, or refuses.
+        """
+        try:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await connect(self._url, timeout_s=RECONNECT_TIMEOUT_S)
+            rows = await self._connection.fetch(query, *arguments)
+        except BaseException as error:
+            self.close()
+            self._failed = True
+            if isinstance(error, Exception):
+                raise unavailable(error) from error
+            raise
+        if self._failed:
+            self._failed = False
+            self._renewed()
+        return rows
+
+    def close(self) -> None:
+        """Close it; repeatable, and the next statement opens it anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+def unavailable(error: Exception) -> Exception:
+    """Return what an error of the driver is called here, whether it passes or not."""
+    if passes(error):
+        return StoreUnavailable(
+            f"PostgreSQL is not available: {str(error) or type(error).__name__}",
+            remedy="see whether the server runs and takes connections",
+        )
+    return explained(error)
 
 
 class Patience:
@@ -249,10 +324,7 @@ class Patience:
         if self._until is None:
             self._until = now + self._for_s
         if now >= self._until:
-            raise StoreUnavailable(
-                f"PostgreSQL is not available: {str(error) or type(error).__name__}",
-                remedy="see whether the server runs and takes connections",
-            ) from error
+            raise unavailable(error) from error
         log.info("postgres.retry", error=type(error).__name__, pause_s=self._pause_s)
         await asyncio.sleep(min(self._pause_s, self._until - now))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Final
 
 from praxis_sdk.log import get_logger
 from praxis_sdk.store.hub import Hub
-from praxis_sdk.store.postgres.connection import Connection, connect, passes
+from praxis_sdk.store.postgres.connection import (
+    CONNECT_TIMEOUT_S,
+    RECONNECT_TIMEOUT_S,
+    Connection,
+    connect,
+    passes,
+    unavailable,
+)
 from praxis_sdk.store.postgres.transactions import unpacked
-from praxis_sdk.store.protocol import StoreUnavailable
+from praxis_sdk.supervisor import Supervisor
 
 CHANNEL: Final = "praxis"
 # How often a silent connection is asked whether it still stands, and for how long it may think.
-_PROBE_S: Final = 15.0
-_PROBE_TIMEOUT_S: Final = 10.0
+_PROBE_S: Final = 5.0
+_PROBE_TIMEOUT_S: Final = 3.0
 _FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 1.0
 
 log = get_logger("praxis.store")
 
@@ -31,13 +38,16 @@ class Listener:
         url: where the database is; a connection pooler that shares sessions cannot listen.
         origin: notifications of this origin are our own; the hub was told when they were kept.
         hub: is rung.
+        renewed: called when the connection was made anew, before anybody is woken.
     """
 
-    def __init__(self, url: str, origin: str, hub: Hub) -> None:
+    def __init__(self, url: str, origin: str, hub: Hub, *, renewed: Callable[[], None]) -> None:
         self._url = url
         self._origin = origin
         self._hub = hub
-        self._task: asyncio.Task[None] | None = None
+        self._renewed = renewed
+        self._first: tuple[Connection, asyncio.Event] | None = None
+        self.tasks = Supervisor()
 
     async def open(self) -> None:
         """Listen; returns when it does.
@@ -45,26 +55,28 @@ class Listener:
         Raises:
             StoreUnavailable: there is no server, or it does not let us in.
         """
-        connection, ended = await self._connected()
-        self._task = asyncio.create_task(self._run(connection, ended))
+        self._first = await self._connected(CONNECT_TIMEOUT_S)
+        self.tasks.start("store.news", self._run)
 
     async def close(self) -> None:
         """Listen no longer; repeatable."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self.tasks.stop()
+        if self._first is not None:
+            self._first[0].terminate()
 
-    async def _run(self, connection: Connection, ended: asyncio.Event) -> None:
+    async def _run(self) -> None:
         while True:
+            first, self._first = self._first, None
+            if first is None:
+                first = await self._again()
+                self._renewed()
+                self._hub.ring_all()
+            connection, ended = first
             try:
                 await self._until_lost(connection, ended)
             finally:
                 connection.terminate()
             log.info("postgres.listener_lost")
-            connection, ended = await self._again()
-            self._hub.ring_all()
 
     async def _until_lost(self, connection: Connection, ended: asyncio.Event) -> None:
         while not ended.is_set():
@@ -81,24 +93,22 @@ class Listener:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                return await self._connected()
+                return await self._connected(RECONNECT_TIMEOUT_S)
             except Exception as error:  # noqa: BLE001 who reads or writes is told; here nobody asked
                 log.warning("postgres.listener_down", error=type(error).__name__, pause_s=pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _connected(self) -> tuple[Connection, asyncio.Event]:
+    async def _connected(self, timeout_s: float) -> tuple[Connection, asyncio.Event]:
         try:
-            connection = await connect(self._url)
+            connection = await connect(self._url, timeout_s=timeout_s)
             ended = asyncio.Event()
             connection.add_termination_listener(lambda _: ended.set())
-            await connection.add_listener(CHANNEL, self._told)
+            await asyncio.wait_for(connection.add_listener(CHANNEL, self._told), timeout_s)
         except Exception as error:
             if not passes(error):
                 raise
-            raise StoreUnavailable(
-                f"PostgreSQL is not available: {str(error) or type(error).__name__}"
-            ) from error
+            raise unavailable(error) from error
         return connection, ended
 
     def _told(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:

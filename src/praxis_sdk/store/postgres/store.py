@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from praxis_sdk.store.encoding import STATUS, from_json, to_json
 from praxis_sdk.store.hub import QUEUE, Hub, execution_topic, worker_topic
 from praxis_sdk.store.postgres import lists
 from praxis_sdk.store.postgres.changing import Application, Submission, merging, submit_or_raise, unknown
-from praxis_sdk.store.postgres.connection import WRITING, Connection, Patience, Pool
+from praxis_sdk.store.postgres.connection import WRITING, Connection, Line, Patience, Pool
 from praxis_sdk.store.postgres.listener import Listener
 from praxis_sdk.store.postgres.rounds import run_round
 from praxis_sdk.store.postgres.schema import prepare
@@ -55,7 +55,9 @@ class PostgresStore:
         self._pool = Pool(url, size=max(1, pool_size - lanes), patience_s=patience_s)
         self._writing = Pool(url, size=lanes, patience_s=patience_s, session=WRITING)
         self._transactions = Transactions(self._writing, clock, origin, self._hub.ring)
-        self._listener = Listener(url, origin, self._hub)
+        # Heartbeats wait for nobody: neither for a place in a transaction, nor for a connection of the pool.
+        self._line = Line(url, renewed=self._renew)
+        self._listener = Listener(url, origin, self._hub, renewed=self._renew)
         self._writer: GroupCommit
 
     @classmethod
@@ -106,7 +108,13 @@ class PostgresStore:
         await self._close_pools()
         self._hub.close()
 
+    def _renew(self) -> None:
+        """Let go of every connection that may have died while the server was away, and of what waits on it."""
+        self._pool.renew()
+        self._writing.renew()
+
     async def _close_pools(self) -> None:
+        self._line.close()
         await self._pool.close()
         await self._writing.close()
 
@@ -225,17 +233,26 @@ class PostgresStore:
 
     async def beat(self, worker_id: str, lease_until: float) -> bool:
         """Renew a worker's lease; False where it counts as lost or gone."""
-        return bool(await self._change("beat", worker_id, lease_until))
+        return bool(await self._line.fetch(statement("beat"), worker_id, lease_until))
 
     async def workers(self, *, active_only: bool = True) -> list[Worker]:
         """Return workers, the first to come first."""
         return list(map(rows.worker_of, await self._pool.read(statement("workers"), active_only)))
 
-    async def lose_workers(self, now: float) -> list[str]:
-        """Mark the workers lost whose lease ran out, and return the ids of all lost ones that hold work."""
+    async def living_workers(self) -> list[Worker]:
+        """Return the workers that hold a lease, the first to come first."""
+        return list(map(rows.worker_of, await self._pool.read(statement("living_workers"))))
+
+    async def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+        """Mark the workers lost whose lease is as it was seen, and return the ids of all lost ones that hold work."""
+        seen = list(expired), list(expired.values())
 
         async def lose(connection: Connection) -> Outcome[list[str]]:
-            lost = [row[0] for row in await connection.fetch(statement("lose_workers"), now)]
+            lost = (
+                [row[0] for row in await connection.fetch(statement("lose_workers"), *seen)]
+                if expired
+                else []
+            )
             topics = {QUEUE, *map(worker_topic, lost)} if lost else set()
             return Outcome(
                 [row[0] for row in await connection.fetch(statement("lost_workers"))], frozenset(topics)

@@ -12,11 +12,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.store.postgres.transactions import Transactions, Work, Writer
 from praxis_sdk.store.protocol import StoreUnavailable
+from praxis_sdk.supervisor import Supervisor
 
 MAX_MERGED: Final = 512  # executions and changes in one transaction, beyond the first operation's own
 MAX_WAITING: Final = 4096  # operations; further callers wait before the queue
@@ -62,7 +64,9 @@ class GroupCommit:
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._closing = False
         self._writers = [Writer() for _ in range(lanes)]
-        self._lanes = [asyncio.create_task(self._lane(writer)) for writer in self._writers]
+        self.tasks = Supervisor()
+        for number, writer in enumerate(self._writers):
+            self.tasks.start(f"store.writer {number}", partial(self._lane, writer))
 
     async def merged(self, operation: Mergeable) -> Any:
         """Do an operation together with others.
@@ -85,7 +89,7 @@ class GroupCommit:
         """Do what waits, then end; repeatable."""
         self._closing = True
         self._arrived.set()
-        await asyncio.gather(*self._lanes)
+        await self.tasks.finished()
         await self._transactions.forget(self._writers)
 
     async def _put(self, *, work: Work[Any] | None = None, merged: Any = None, weight: int = 1) -> Any:
@@ -106,10 +110,17 @@ class GroupCommit:
                 self._arrived.clear()
                 await self._arrived.wait()
             group = self._take()
-            if group and group[0].work is not None:
-                await self._one(writer, group[0])
-            elif group:
-                await self._group(writer, group)
+            try:
+                if group and group[0].work is not None:
+                    await self._one(writer, group[0])
+                elif group:
+                    await self._group(writer, group)
+            finally:  # where this lane itself fails, nobody waits for it for ever
+                for waiting in group:
+                    _fail(
+                        waiting,
+                        StoreUnavailable("the store's writer failed; whether this was kept is not known"),
+                    )
 
     def _take(self) -> list[_Waiting]:
         """Take the first operation, and with it those right behind it that can share its transaction."""

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from praxis_sdk.store.sqlite.statements import SQL
 from praxis_sdk.store.sqlite.transaction import Transaction, unknown, whole
 from praxis_sdk.store.sqlite.turn import Turns
 from praxis_sdk.store.sqlite.writer import GroupWriter, InlineWriter
+from praxis_sdk.supervisor import Supervisor
 
 LOOK_S: Final = 2.0  # how often to look for commits of others whose ring was lost
 FEW: Final = 1000  # executions whose events are read faster than all events are searched for theirs
@@ -55,7 +56,7 @@ class SqliteStore:
         self._reader: ThreadReader | InlineReader
         self._lister: ThreadReader | InlineReader
         self._doorbell: Doorbell | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self.tasks = Supervisor()
 
     @classmethod
     async def open(
@@ -106,7 +107,7 @@ class SqliteStore:
         except BaseException:
             await store.close()
             raise
-        store._looking = asyncio.create_task(store._look(known, look_s), name="praxis-store-look")
+        store.tasks.start("store.look", functools.partial(store._look, known, look_s))
         return store
 
     @property
@@ -116,9 +117,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what is under way and let go; repeatable."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        await self.tasks.stop()
         await self._writer.close()
         await self._reader.close()
         await self._lister.close()
@@ -237,15 +236,23 @@ class SqliteStore:
 
     async def beat(self, worker_id: str, lease_until: float) -> bool:
         """Renew a worker's lease; False where it counts as lost or gone."""
-        return await self._write("beat", (lease_until, worker_id)) > 0
+
+        def operation(transaction: Transaction) -> bool:
+            return transaction.execute("beat", (lease_until, worker_id)).rowcount > 0
+
+        return await self._writer.run(operation, urgent=True)
 
     async def workers(self, *, active_only: bool = True) -> list[Worker]:
         """Return workers, the first to come first."""
         return list(map(rows.worker_of, await self._all("workers", (active_only,))))
 
-    async def lose_workers(self, now: float) -> list[str]:
-        """Mark the workers lost whose lease ran out, and return the ids of all lost ones that hold work."""
-        return await self._writer.run(lambda transaction: transaction.lose_workers(now))
+    async def living_workers(self) -> list[Worker]:
+        """Return the workers that hold a lease, the first to come first."""
+        return list(map(rows.worker_of, await self._all("living_workers")))
+
+    async def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+        """Mark the workers lost whose lease is as it was seen, and return the ids of all lost ones that hold work."""
+        return await self._writer.run(lambda transaction: transaction.lose_workers(expired))
 
     # -- schedules and batches
 

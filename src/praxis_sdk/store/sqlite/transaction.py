@@ -222,10 +222,11 @@ class Transaction:
 
     # -- workers
 
-    def lose_workers(self, now: float) -> list[str]:
-        """Mark workers lost, and return all lost ones that hold work."""
-        for (worker_id,) in self.execute("lose", (now,)).fetchall():
-            self.topics |= {QUEUE, worker_topic(worker_id)}
+    def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+        """Mark workers lost whose lease is as it was seen, and return all lost ones that hold work."""
+        for worker_id, lease_until in expired.items():
+            if self.execute("lose", (worker_id, lease_until)).rowcount:
+                self.topics |= {QUEUE, worker_topic(worker_id)}
         return [worker_id for (worker_id,) in self.execute("lost")]
 
     # -- forgetting

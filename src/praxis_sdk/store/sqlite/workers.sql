@@ -25,8 +25,11 @@ UPDATE workers SET lease_until = ? WHERE id = ? AND state IN ('active', 'drainin
 -- name: workers
 SELECT {WORKER} FROM workers WHERE NOT :active_only OR state = 'active' ORDER BY started_at, id;
 
+-- name: living_workers
+SELECT {WORKER} FROM workers WHERE state IN ('active', 'draining') ORDER BY started_at, id;
+
 -- name: lose
-UPDATE workers SET state = 'lost' WHERE state IN ('active', 'draining') AND lease_until <= ? RETURNING id;
+UPDATE workers SET state = 'lost' WHERE id = ? AND state IN ('active', 'draining') AND lease_until = ?;
 
 -- name: lost
 SELECT id FROM workers WHERE state = 'lost' AND running > 0 ORDER BY started_at, id;

@@ -16,6 +16,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -28,6 +29,8 @@ from praxis_sdk.store.sqlite.turn import Turns
 
 MAX_GROUP: Final = 256  # operations in one commit: so long waits who comes first
 MAX_QUEUED: Final = 1024  # operations that wait; more callers wait for their turn to queue
+
+_WAKE: Final = object()  # something urgent is there
 
 Result = TypeVar("Result")
 Operation = Callable[[Transaction], Result]
@@ -64,7 +67,7 @@ class InlineWriter:
         self._memory = Memory()
         self.commits = 0
 
-    async def run(self, operation: Operation[Result]) -> Result:
+    async def run(self, operation: Operation[Result], *, urgent: bool = False) -> Result:
         """Run an operation and commit it."""
         transaction = Transaction(self._connection, float(self._clock.time()), self._memory)
         try:
@@ -119,18 +122,29 @@ class GroupWriter:
         self._memory = Memory()
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(MAX_QUEUED)
-        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Asked | object | None] = queue.SimpleQueue()
+        self._urgent: deque[_Asked] = deque()
         self._closing = False
         self.commits = 0
         self._thread = threading.Thread(target=self._work, name="praxis-store-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, operation: Operation[Result]) -> Result:
+    async def run(self, operation: Operation[Result], *, urgent: bool = False) -> Result:
         """Have an operation run, and return its result once it is committed.
+
+        Args:
+            operation: what is done.
+            urgent: whether it goes before all that waits.
 
         Raises:
             StoreUnavailable: it could not be committed, or the store is closed.
         """
+        if urgent and not self._closing:
+            asked = _Asked(operation, self._loop.create_future())
+            self._urgent.append(asked)
+            self._asked.put(_WAKE)
+            answer: Result = await asked.future
+            return answer
         async with self._room:
             if self._closing:
                 raise StoreUnavailable("the store is closed")
@@ -161,15 +175,18 @@ class GroupWriter:
     def _next_group(self) -> tuple[list[_Asked], bool]:
         """Wait for an operation, and take with it all that wait already; and whether it is the last group."""
         group: list[_Asked] = []
+        ending = False
         first = self._asked.get()
         with contextlib.suppress(queue.Empty):
-            while first is not None:
-                group.append(first)
-                if len(group) == MAX_GROUP:
-                    return group, False
-                first = self._asked.get_nowait()
-            return group, True
-        return group, False
+            while not (ending := first is None) and len(group) < MAX_GROUP:
+                if isinstance(first, _Asked):
+                    group.append(first)
+                if len(group) < MAX_GROUP:
+                    first = self._asked.get_nowait()
+        urgent: list[_Asked] = []
+        while self._urgent:
+            urgent.append(self._urgent.popleft())
+        return urgent + group, ending
 
     def _run_group(self, group: list[_Asked]) -> None:
         try:
@@ -184,7 +201,8 @@ class GroupWriter:
             self._fail(group, error)
         topics = set().union(*(asked.topics for asked in group))
         if topics:
-            self._committed(topics)
+            with contextlib.suppress(OSError):  # the others look by themselves, too
+                self._committed(topics)
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it all who waited
             self._loop.call_soon_threadsafe(self._deliver, group, topics)
 

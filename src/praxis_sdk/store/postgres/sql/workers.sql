@@ -17,9 +17,14 @@ UPDATE workers SET lease_until = $2 WHERE id = $1 AND state IN ('active', 'drain
 -- name: workers
 SELECT {WORKER} FROM workers WHERE state = 'active' OR NOT $1 ORDER BY started_at, id;
 
+-- name: living_workers
+SELECT {WORKER} FROM workers WHERE state IN ('active', 'draining') ORDER BY started_at, id;
+
 -- name: lose_workers
+-- $1: ids; $2: their leases as they were seen.
 UPDATE workers SET state = 'lost' WHERE id = ANY (ARRAY(
-    SELECT id FROM workers WHERE state IN ('active', 'draining') AND lease_until <= $1 ORDER BY id FOR NO KEY UPDATE
+    SELECT id FROM workers JOIN unnest($1::text[], $2::double precision[]) AS seen (worker, lease) ON worker = id
+    WHERE state IN ('active', 'draining') AND lease_until = lease ORDER BY id FOR NO KEY UPDATE OF workers
 ))
 RETURNING id;
 
