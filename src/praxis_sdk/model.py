@@ -277,7 +277,7 @@ class EventType(StrEnum):
     """What an event tells."""
 
     STATUS = "status"  # the execution stands elsewhere now
-    LOG = "log"  # a line that the work wrote
+    LOG = "log"  # a line, or a piece of output that the work wrote
     PROGRESS = "progress"  # how far it is
     ACTION = "action"  # something that the work or an agent did
     DECISION = "decision"  # a choice, with its reason
@@ -287,6 +287,7 @@ class EventType(StrEnum):
     PROOF = "proof"  # an attempt's processes are gone
 
 
+WORK: Final = "work"  # the component of what the work itself wrote
 # Kept for audit and chained by hash; the others are told apart as noise and may go earlier.
 AUDITED: Final = frozenset(EventType) - {EventType.LOG, EventType.PROGRESS}
 
@@ -311,6 +312,7 @@ class Draft:
         level: how much it matters.
         component: who tells it.
         at: when it happened; None: when it is written.
+        chunk: a piece of output as it was written, of a log entry whose `data` names the stream; else empty.
     """
 
     type: EventType
@@ -319,6 +321,7 @@ class Draft:
     level: Level = Level.INFO
     component: str = "control"
     at: float | None = None
+    chunk: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +334,7 @@ class Event:
         at: when it happened.
         type, message, data, level, component: as in `Draft`.
         hash: of this entry and the audit entry before it; empty where it is no audit entry.
+        chunk: as in `Draft`.
     """
 
     execution_id: str
@@ -342,6 +346,7 @@ class Event:
     level: Level = Level.INFO
     component: str = "control"
     hash: str = ""
+    chunk: bytes = field(default=b"", repr=False)
 
 
 class WorkerState(StrEnum):

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "praxis_sdk.cli"]
 _NOT_PASSED_ON = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM", "PYTHONUNBUFFERED")
+
+# No test looks into the home of whoever runs the tests, or leaves anything there.
+_HOME = tempfile.TemporaryDirectory(prefix="praxis-test-home-")
 
 ContractWriter = Callable[..., Path]
 
@@ -27,7 +31,7 @@ def environment(**variables: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in _NOT_PASSED_ON and not name.startswith("PRAXIS_")
     }
-    return {**inherited, "TERM": "xterm", **variables}
+    return {**inherited, "TERM": "xterm", "PRAXIS_HOME": _HOME.name, **variables}
 
 
 def ready_for_signals() -> None:

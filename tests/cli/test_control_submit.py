@@ -153,7 +153,7 @@ def test_a_tool_runs_with_its_arguments(at_home: AtHome, write_contract: Contrac
 
 def test_a_program_runs_with_its_words(at_home: AtHome) -> None:
     done = at_home("submit", "-r", "command", "--wait", "--", "echo", "-n", "x")
-    assert (done.returncode, done.stdout) == (0, b"x\n")
+    assert (done.returncode, done.stdout) == (0, b"x")
 
 
 def test_ctrl_c_ends_the_waiting_and_keeps_the_work(at_home: AtHome) -> None:

@@ -386,6 +386,19 @@ class StoreConformance:
         assert verify_chain(events, kept.chain) == ""
         assert verify_chain([*events[:-3], *events[-2:]], kept.chain) != ""
 
+    async def test_pieces_of_output_come_back_byte_by_byte(self, store: Store, peer: Store) -> None:
+        (one,) = await store.submit([execution()])
+        pieces = [bytes(range(256)), b"\0", b"\xff" * 70_000, "grün".encode()[:3], b"\n" * 65_536]
+        drafts = [Draft(EventType.LOG, "", {"stream": "stdout"}, chunk=piece) for piece in pieces]
+        drafts.insert(2, Draft(EventType.ACTION, "an audited entry has none"))
+        await store.apply([transitions.note(one.id, drafts)])
+        events = (await peer.events(one.id))[1:]
+        assert [event.chunk for event in events if event.type is EventType.LOG] == pieces
+        assert events[2].chunk == b""
+        assert verify_chain(await peer.events(one.id), (await peer.get(one.id)).chain) == ""
+        wanted = EventFilter(execution_id=one.id, types=frozenset({EventType.LOG}))
+        assert [event.chunk for event in await peer.query_events(wanted)] == pieces[::-1]
+
     # -- rounds of scheduling
 
     async def test_a_round_sees_what_waits_in_rank_order(self, store: Store) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_CHILDREN: Final = 1000
 _MOST_SHOWN: Final = 20
+_MOST_OUTPUT_BYTES: Final = 64 << 10  # of each stream, where not all is shown
 _MOST_CHARS: Final = 4000  # of outputs and requests; --json has all
 
 
@@ -58,11 +59,14 @@ def show(
 
     async def account(control: Control) -> Account:
         from praxis_sdk.cli.execution_ids import named
+        from praxis_sdk.control.output import with_output
         from praxis_sdk.store import ExecutionFilter
 
         execution = await named(control.store, execution_id)
         return Account(
-            execution=execution,
+            execution=await with_output(
+                control.store, execution, max_bytes=None if as_json else _MOST_OUTPUT_BYTES
+            ),
             attempts=await control.store.attempts(execution.id),
             children=await control.store.find(ExecutionFilter(parent_id=execution.id), limit=_MOST_CHILDREN),
             served=execution.status.final or await control.served([execution.kind]),

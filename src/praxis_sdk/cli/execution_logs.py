@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,8 @@ from praxis_sdk.errors import ValidationError
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
     from praxis_sdk.cli.following import Following
+    from praxis_sdk.control.lines import Line
     from praxis_sdk.model import Event, EventType
-
-_AT_ONCE: Final = 256  # events, before whoever reads is waited for
 
 
 def logs(
@@ -43,8 +42,9 @@ def logs(
 ) -> int:
     """Show what an execution wrote: its stdout on stdout, its stderr on stderr.
 
-    With --type, events of any type are shown, with their sequence numbers and times. With --json each is an
-    object on a line of its own. Ctrl-C ends the following, not the execution.
+    Its bytes are passed on as they were written. With --type, events of any type are shown, with their sequence
+    numbers and times, and output line by line. With --json each is an object on a line of its own. Ctrl-C ends the
+    following, not the execution.
     """
     from praxis_sdk.cli import logs as logging
     from praxis_sdk.cli.following import Following
@@ -86,16 +86,17 @@ async def _pass_on(
     *,
     follow: bool,
 ) -> None:
-    unseen = 0
-    async for event in control.coordinator.tail(execution_id, after=after, types=types, follow=follow):
-        if form == "output":
-            following.pass_on_line(event)
-        else:
-            text = json.dumps(_document(event)) if form == "json" else _line(event)
-            following.write(text)
-        unseen += 1
-        if unseen % _AT_ONCE == 0:
-            await following.written()
+    from praxis_sdk.control.lines import lines_of
+
+    events = control.coordinator.tail(execution_id, after=after, types=types, follow=follow)
+    if form == "output":
+        async for event in events:
+            following.pass_on(event)
+            await following.written(event)
+    else:
+        async for line in lines_of(events):
+            following.write(json.dumps(_document(line)) if form == "json" else _line(line.event))
+            await following.written(line.event)
     await following.written()
 
 
@@ -126,12 +127,14 @@ def _line(event: Event) -> str:
     return one_line(f"{event.seq:>5}  {when}  {event.type:<11}  {where}  {text}")
 
 
-def _document(event: Event) -> dict[str, Any]:
+def _document(line: Line) -> dict[str, Any]:
     from praxis_sdk.control.info import iso
 
+    event = line.event
     return {
         "execution": event.execution_id,
         "seq": event.seq,
+        "index": line.index,
         "at": iso(event.at),
         "type": str(event.type),
         "level": str(event.level),

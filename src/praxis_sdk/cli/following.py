@@ -12,7 +12,8 @@ from praxis_sdk.cli.interrupts import Interrupted, run_interruptibly
 from praxis_sdk.cli.live import LiveOutput
 from praxis_sdk.cli.own_worker import OwnWorker
 from praxis_sdk.cli.streams import Streams, Tone
-from praxis_sdk.model import Event, EventType, Execution, Level
+from praxis_sdk.control.output import with_output
+from praxis_sdk.model import WORK, Event, EventType, Execution, Level
 from praxis_sdk.states import ExecutionStatus
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from praxis_sdk.execution.context import StreamName
 
 TOLD: Final = frozenset(EventType) - {EventType.ACTION, EventType.DATA_ACCESS, EventType.PROOF}
-WORK: Final = "work"  # the component whose lines are the work's own output
-_WRITTEN_AT_ONCE: Final = 256  # events, before whoever reads stdout is waited for
+_WRITTEN_AT_ONCE: Final = 256  # events, or 4 KiB of output, before whoever reads stdout is waited for
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ class Following:
         self._show = show
         self._quiet = quiet
         self._live: LiveOutput | None = None
+        self._unseen = 0  # since whoever reads was waited for
         self.followed = ""  # the execution, once it is known
         self.gave_back = False  # this process would have run it
         self.on_leaving = ""  # said in place of that, where something else was waited for
@@ -106,13 +107,13 @@ class Following:
         own = OwnWorker(control, [] if known.status.final else [kind], self.tell)
         try:
             async with own:
-                unseen = 0
                 async for event in control.coordinator.tail(execution_id, after=after, types=TOLD):
-                    self._event(event)
-                    unseen += 1
-                    if self._live is not None and unseen % _WRITTEN_AT_ONCE == 0:
-                        await self._live.drain()
+                    if self._show:
+                        self.pass_on(event)
+                        await self.written(event)
                 execution = await control.store.get(execution_id)
+                if not self._show:  # the caller has nothing of what it wrote
+                    execution = await with_output(control.store, execution)
                 self.followed = ""
                 self._sum_up(execution)
                 if self._live is not None:
@@ -121,14 +122,15 @@ class Following:
             self.gave_back = own.was_needed
         return execution
 
-    def _event(self, event: Event) -> None:
-        if self._show:
-            self.pass_on_line(event)
-
-    def pass_on_line(self, event: Event) -> None:
-        """Pass a line of the work's own output on to where it wrote it, and tell of all else."""
+    def pass_on(self, event: Event) -> None:
+        """Pass the work's own output on to where it wrote it, as it is, and tell of all else."""
         if event.type is EventType.LOG and event.component == WORK:
-            self.write(event.message, "stderr" if event.data.get("stream") == "stderr" else "stdout")
+            stream: StreamName = "stderr" if event.data.get("stream") == "stderr" else "stdout"
+            if event.chunk:
+                assert self._live is not None
+                self._live.feed(stream, event.chunk)
+            else:
+                self.write(event.message, stream)
             return
         for text in told(event):
             self.tell(text, "doubt" if event.level is Level.WARN else "plain")
@@ -138,8 +140,17 @@ class Following:
         assert self._live is not None
         self._live.feed(stream, f"{line}\n".encode("utf-8", "replace"))
 
-    async def written(self) -> None:
-        """Wait until whoever reads has taken what was passed on."""
+    async def written(self, event: Event | None = None) -> None:
+        """Wait until whoever reads has taken what was passed on.
+
+        Args:
+            event: what was passed on last: it is waited for only where that is much by now.
+        """
+        if event is not None:
+            self._unseen += 1 + (len(event.chunk) >> 12)
+            if self._unseen < _WRITTEN_AT_ONCE:
+                return
+        self._unseen = 0
         if self._live is not None:
             await self._live.drain()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.cli.home import Home, ready_environment
 from praxis_sdk.cli.interrupts import interruptible, run_interruptibly, uninterrupted
@@ -12,6 +13,7 @@ from praxis_sdk.cli.live import LiveOutput
 from praxis_sdk.cli.streams import Streams, Tone
 
 if TYPE_CHECKING:
+    from praxis_sdk.execution.context import StreamName
     from praxis_sdk.jobs import JobPayload, JobResult
 
 _TOLD_BY_THE_JOB: Final = ("exception", "exit_nonzero")
@@ -62,13 +64,10 @@ class JobRun:
         return run_interruptibly(self._perform(make, deliver), on_signal=self.tell)
 
     async def _perform(self, make: Callable[[], Awaitable[JobPayload]], deliver: Deliver | None) -> JobResult:
-        import asyncio
-
         running = asyncio.ensure_future(self._run(make))
         live = self._live = LiveOutput(self._streams, on_failure=running.cancel)
         try:
             result = await running
-            self._replay_output(result)
             live.end()
             self._sum_up(result)
             await live.drain()
@@ -107,18 +106,9 @@ class JobRun:
             self.served_by = origin.job_id if origin is not None else None
         return result
 
-    def _hear(self, _: str, stream: Any, data: bytes) -> None:
-        self._pass_on(stream, data)
-
-    def _pass_on(self, stream: Any, data: bytes) -> None:
+    def _hear(self, _: str, stream: StreamName, data: bytes) -> asyncio.Future[None] | None:
         assert self._live is not None
-        self._live.feed(stream, data)
-
-    def _replay_output(self, result: JobResult) -> None:
-        """Show what an equal job wrote as if this one had written it."""
-        if self._show and result.from_cache:
-            self._pass_on("stdout", result.stdout.text.encode())
-            self._pass_on("stderr", result.stderr.text.encode())
+        return self._live.feed(stream, data)
 
     def _sum_up(self, result: JobResult) -> None:
         if not self._show:

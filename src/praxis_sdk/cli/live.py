@@ -1,8 +1,8 @@
 """A tool's output, passed on as it arrives.
 
 Whoever reads our stdout may be slow (`| less`). The event loop must not wait for them, for it enforces the
-tool's limits, so a thread does the writing. What it has not written yet is bounded by the tool's output
-limit: nothing more is ever handed over.
+tool's limits, so a thread does the writing. What it has not written yet is bounded: each time a MiB was fed, `feed`
+returns a future that is done when all of that is written, and whoever feeds waits for it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from praxis_sdk.cli.streams import STDERR, Streams, Tone, lost_output, write_ful
 from praxis_sdk.cli.terminal import TerminalFilter
 from praxis_sdk.execution.context import StreamName
 
+_AT_ONCE_BYTES: Final = 1 << 20  # may be fed before whoever reads is waited for
 _BREAK_OFF_S: Final = 1.0  # whoever has not read by then misses the rest
 
 _Job = Callable[[], None]
@@ -46,6 +47,8 @@ class LiveOutput:
             for stream, fd in self._fds.items()
             if os.isatty(fd)
         }
+        self._fed_bytes = 0  # since the future before
+        self._room: asyncio.Future[None] | None = None
         self._unfinished: set[StreamName] = set()  # streams that stand in the middle of a line
         threading.Thread(target=self._work, name="praxis-output", daemon=True).start()
 
@@ -54,9 +57,14 @@ class LiveOutput:
         """Why output was lost, or None."""
         return self._failure
 
-    def feed(self, stream: StreamName, data: bytes) -> None:
-        """Pass on a piece of a tool's output; returns at once."""
+    def feed(self, stream: StreamName, data: bytes) -> asyncio.Future[None] | None:
+        """Pass on a piece of a tool's output; returns at once what to wait for before more is fed, if anything."""
         self._jobs.put(functools.partial(self._write, stream, data))
+        self._fed_bytes += len(data)
+        if self._fed_bytes >= _AT_ONCE_BYTES and (self._room is None or self._room.done()):
+            self._fed_bytes = 0
+            self._room = self._all_written()
+        return self._room
 
     def say(self, text: str, tone: Tone = "plain") -> None:
         """Tell people a line on stderr, after what was fed before, at the start of a line."""
@@ -70,15 +78,18 @@ class LiveOutput:
 
     async def drain(self) -> None:
         """Wait until everything has been written."""
-        done = self._loop.create_future()
-        self._jobs.put(lambda: self._call(lambda: None if done.done() else done.set_result(None)))
-        await done
+        await self._all_written()
 
     async def break_off(self) -> None:
         """Write what can be written in a moment, and leave stderr at the start of a line."""
         self._jobs.put(self._start_line)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.drain(), _BREAK_OFF_S)
+
+    def _all_written(self) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put(lambda: self._call(lambda: None if done.done() else done.set_result(None)))
+        return done
 
     def _work(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from praxis_sdk.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.live import LiveOutput
-    from praxis_sdk.execution.context import RunContext
+    from praxis_sdk.execution.context import RunContext, StreamName
     from praxis_sdk.execution.loading import LoadedContract
     from praxis_sdk.execution.outcome import ToolOutcome
 
@@ -134,8 +135,6 @@ class _ToolRun:
 
     async def perform(self) -> ToolOutcome:
         """Run the tool and pass its output on; whatever happens, the engines are cleaned up."""
-        import asyncio
-
         from praxis_sdk.cli.live import LiveOutput
 
         running = asyncio.ensure_future(self._run())
@@ -160,15 +159,17 @@ class _ToolRun:
     async def _run(self) -> ToolOutcome:
         from praxis_sdk.cli.direct import run_directly
         from praxis_sdk.cli.interrupts import uninterrupted
-        from praxis_sdk.control.kinds.tool import ToolKind
+        from praxis_sdk.control.kinds.tool import KEEP_OUTPUT_BYTES, ToolKind
         from praxis_sdk.control.submission import Work
         from praxis_sdk.execution.engine import builtin_engines
+        from praxis_sdk.execution.output import HEAD_BYTES
 
         request = self._request
         kind = ToolKind(
             builtin_engines,
             listen=None if request.as_json else self._hear,
             tell=lambda _, line: self._tell_progress(line),
+            keep_output_bytes=HEAD_BYTES if request.as_json else KEEP_OUTPUT_BYTES,
         )
         asked = {
             "contract": request.loaded.contract.model_dump(mode="json", exclude_none=True),
@@ -188,16 +189,13 @@ class _ToolRun:
                     self.doubts.append(f"clean-up: {error}")
         return outcome
 
-    def _hear(self, _: str, stream: Any, data: bytes) -> None:
-        self._pass_on(stream, data)
+    def _hear(self, _: str, stream: StreamName, data: bytes) -> asyncio.Future[None] | None:
+        assert self._live is not None
+        return self._live.feed(stream, data)
 
     def _tell_progress(self, line: str) -> None:
         self._told.add(line)
         self.tell(line)
-
-    def _pass_on(self, stream: Any, data: bytes) -> None:
-        assert self._live is not None
-        self._live.feed(stream, data)
 
     def _sum_up(self, outcome: ToolOutcome) -> None:
         if self._request.as_json:

@@ -137,6 +137,7 @@ def submit(
     from praxis_sdk.cli.following import Following
     from praxis_sdk.cli.given import read_args_file, read_arguments, read_pairs
     from praxis_sdk.cli.submitted import Named
+    from praxis_sdk.control.output import with_output
 
     streams: Streams = context.obj
     logs.configure(verbose=verbose)
@@ -199,6 +200,7 @@ def submit(
     async def work(control: Control) -> tuple[Execution, bool]:
         kept = await _submit(control, submission)
         if not wait:
+            kept = await with_output(control.store, kept) if as_json else kept
             return kept, await control.served([kept.kind])
         if not as_json:
             following.tell(f"submitted {kept.id}")

@@ -30,6 +30,7 @@ from praxis_sdk.store import ExecutionFilter, Settled, Store
 MAX_WAITING: Final = 1_000_000
 _COUNTS_ARE_GOOD_FOR_S: Final = 1.0
 _PAGE: Final = 1000
+_EVENTS: Final = 128  # read at once; each may have a piece of output of 64 KiB
 _CANCELLED: Final = frozenset({ExecutionStatus.CANCELLING, ExecutionStatus.CANCELLED})
 
 events = get_logger("praxis.control")
@@ -357,7 +358,7 @@ class ExecutionCoordinator:
                 seen = await self._store.changed(topic, seen)
             # Asked before the events are read: what comes after the answer has another sequence number.
             ended = (await self._store.get(execution_id)).status.final
-            while page := await self._store.events(execution_id, after=after, limit=_PAGE, types=types):
+            while page := await self._store.events(execution_id, after=after, limit=_EVENTS, types=types):
                 for event in page:
                     yield event
                 after = page[-1].seq

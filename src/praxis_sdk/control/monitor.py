@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.metrics import ExecutionMetrics, summarise
+from praxis_sdk.control.output import with_output
 from praxis_sdk.control.reports import BatchReport, report_batch
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.model import AUDITED, Attempt, Event, Execution
@@ -15,6 +17,7 @@ from praxis_sdk.store.changes import verify_chain, verify_record
 
 _PAGE: Final = 1000
 _AT_ONCE: Final = 16
+_REPORTED_BYTES: Final = 64 << 10  # of each stream, in a report
 
 
 class ExecutionMonitor:
@@ -45,8 +48,14 @@ class ExecutionMonitor:
         return summarise(ended, counts, workers, begin, end)
 
     async def query_logs(self, wanted: EventFilter, *, limit: int = _PAGE) -> list[Event]:
-        """Return events of any execution that match all filters, the latest first (spec 4, property 25)."""
-        return await self._store.query_events(wanted, limit=limit)
+        """Return events of any execution that match all filters, the latest first (spec 4, property 25).
+
+        The message of a piece of output is its text.
+        """
+        return [
+            dataclasses.replace(event, message=event.chunk.decode(errors="replace")) if event.chunk else event
+            for event in await self._store.query_events(wanted, limit=limit)
+        ]
 
     async def batch_report(self, batch_id: str) -> BatchReport:
         """Return the report of a batch, as far as it has come (spec 4, property 40).
@@ -68,10 +77,14 @@ class ExecutionMonitor:
         attempts: dict[str, list[Attempt]] = {}
         for first in range(0, len(ids), _AT_ONCE):
             some = ids[first : first + _AT_ONCE]
-            executions += await asyncio.gather(*map(self._store.get, some))
+            executions += await asyncio.gather(*map(self._with_output, some))
             made = await asyncio.gather(*map(self._store.attempts, some))
             attempts.update(zip(some, made, strict=True))
         return report_batch(batch, executions, attempts, self._clock.time())
+
+    async def _with_output(self, execution_id: str) -> Execution:
+        execution = await self._store.get(execution_id)
+        return await with_output(self._store, execution, max_bytes=_REPORTED_BYTES)
 
     async def verify_audit(self, execution_id: str) -> str:
         """Check that nothing in an execution's audit trail was altered or removed, and that the record agrees.

@@ -316,7 +316,7 @@ class WorkerProcess:
         if not self._heartbeat.trusted:
             return  # after the next heartbeat it looks again
         assert execution.request is not None, "an attempt needs its request"
-        notebook = Notebook(execution.id, execution.token)
+        notebook = Notebook(execution.id, execution.token, execution.attempt)
         handle = AttemptHandle(
             execution,
             _tell=lambda draft: self._journal.tell(notebook, draft),

@@ -15,7 +15,8 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.units import parse_seconds
 
 StreamName = Literal["stdout", "stderr"]
-OutputListener = Callable[[StreamName, bytes], None]
+# What it returns, if anything, is done when it takes more.
+OutputListener = Callable[[StreamName, bytes], asyncio.Future[None] | None]
 ProgressListener = Callable[[str], None]
 
 _EXECUTION_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -29,7 +30,10 @@ class RunContext:
         execution_id: names the run in logs, labels and container names; made up where missing.
         workspace: directory from which relative mount sources count.
         timeout_s: wall-clock limit in seconds; replaces the contract's.
-        on_output: called with each piece of output as it arrives.
+        on_output: called with each piece of output as it arrives; a future that it returns must be done before it
+            is called again, and holds up the tool.
+        keep_output_bytes: most bytes of the beginning, and of the end, of each stream that the outcome has; a
+            caller that listens may need few.
         on_progress: called with a line for people when a slow step begins (pulling an image).
         terminating: when it is set, the tool is asked to end (SIGTERM); cancelling the run kills it.
     """
@@ -38,6 +42,7 @@ class RunContext:
     workspace: Path = field(default_factory=Path.cwd)
     timeout_s: float | None = None
     on_output: OutputListener | None = None
+    keep_output_bytes: int | None = None
     on_progress: ProgressListener | None = None
     terminating: asyncio.Event | None = None
 

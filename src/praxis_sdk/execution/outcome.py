@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import signal as signals
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,8 +10,10 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from praxis_sdk.errors import ExecutionError
+from praxis_sdk.execution.context import StreamName
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
+MAX_REPLACED_BYTES: Final = 1 << 20  # of output that is not UTF-8, as text
 EXIT_TIMED_OUT: Final = 124  # what coreutils' `timeout` returns
 EXIT_CANCELLED: Final = 130
 # A tool that was never started: as a shell says it of a missing command, and Praxis of a user's mistake.
@@ -120,8 +123,12 @@ class ToolOutcome:
         isolation: what stood between the tool and the host.
         status: completed, failed, timed_out or cancelled.
         exit_code, signal, limit: how it ended.
-        stdout, stderr: what it wrote, up to the output limit, as text; undecodable bytes are replaced.
+        stdout, stderr: what is kept of what it wrote, as text: all of it, or beginning and end with a line between
+            them that says how much is left out. Where it is not UTF-8, the first MiB with undecodable bytes replaced.
         stdout_bytes, stderr_bytes: how much it wrote before it ended.
+        stdout_base64, stderr_base64: what is kept, where it is not UTF-8; else None.
+        stdout_truncated, stderr_truncated: more was written than is kept.
+        stdout_sha256, stderr_sha256: of all that it wrote up to its output limit; empty where that is nothing.
         duration_s: wall-clock time from launch to end, in seconds.
         usage: processor time and memory.
         exports: what changed in read-write mounts.
@@ -141,6 +148,12 @@ class ToolOutcome:
     stderr: str = ""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    stdout_base64: str | None = field(default=None, repr=False)
+    stderr_base64: str | None = field(default=None, repr=False)
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    stdout_sha256: str = ""
+    stderr_sha256: str = ""
     duration_s: float = 0.0
     usage: ResourceUsage = ResourceUsage()
     exports: Exports = field(default_factory=Exports)
@@ -182,6 +195,20 @@ class ToolOutcome:
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, for `--json` and for stores."""
         return {**asdict(self), "isolation": self.isolation.label}
+
+
+def written(stream: StreamName, kept: bytes) -> dict[str, Any]:
+    """Return what an outcome says of a stream's bytes: text, and the bytes themselves where they are no text."""
+    text, encoded = text_of(kept)
+    return {stream: text, f"{stream}_base64": encoded}
+
+
+def text_of(kept: bytes) -> tuple[str, str | None]:
+    """Return bytes as text, and as base64 where they are not UTF-8: then the text is their beginning."""
+    try:
+        return kept.decode(), None
+    except UnicodeDecodeError:
+        return kept[:MAX_REPLACED_BYTES].decode(errors="replace"), base64.b64encode(kept).decode("ascii")
 
 
 def classify(exit_: Exit, *, timeout_s: float, timed_out: bool) -> tuple[ExecutionStatus, Failure | None]:

@@ -446,10 +446,16 @@ def _judge(
         status=status,
         outputs=findings.outputs if failure is None else None,
         stdout=BoundedText.of(
-            capture.kept("stdout"), max_bytes=limits.stdout_bytes, total_bytes=capture.seen_bytes("stdout")
+            capture.kept("stdout"),
+            max_bytes=limits.stdout_bytes,
+            total_bytes=capture.seen_bytes("stdout"),
+            sha256=capture.sha256("stdout"),
         ),
         stderr=BoundedText.of(
-            capture.kept("stderr"), max_bytes=limits.stderr_bytes, total_bytes=capture.seen_bytes("stderr")
+            capture.kept("stderr"),
+            max_bytes=limits.stderr_bytes,
+            total_bytes=capture.seen_bytes("stderr"),
+            sha256=capture.sha256("stderr"),
         ),
         exit_code=ended.exit.exit_code,
         signal=ended.exit.signal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,6 +24,7 @@ from pydantic import (
 )
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.outcome import text_of
 from praxis_sdk.execution.problems import field_name
 from praxis_sdk.jobs import strict_json
 from praxis_sdk.jobs.artifacts.record import Artifact
@@ -120,27 +122,39 @@ CODE_OF_LIMIT: Final[Mapping[str, FailureCode]] = {
 
 
 class BoundedText(JobPart):
-    """What a job wrote to one stream: its beginning, as it is; bytes that are not UTF-8 are replaced."""
+    """What a job wrote to one stream: all of it, or its beginning, or beginning and end with a line between them."""
 
-    text: str = ""
+    text: str = Field("", description="As text; the first MiB, with bytes replaced, where it is not UTF-8.")
+    base64: str | None = Field(None, description="What is kept, where it is not UTF-8.", repr=False)
     total_bytes: Count = Field(0, description="How much was written, kept or not.")
     truncated: StrictBool = Field(False, description="More was written than is kept.")
+    sha256: str = Field(
+        "", description="Of all that was written up to the limit; empty where that is nothing."
+    )
 
     @classmethod
-    def of(cls, kept: bytes, *, max_bytes: int, total_bytes: int | None = None) -> BoundedText:
+    def of(
+        cls, kept: bytes, *, max_bytes: int, total_bytes: int | None = None, sha256: str = ""
+    ) -> BoundedText:
         """Make it from bytes.
 
         Args:
             kept: what was captured.
             max_bytes: most bytes to keep of it.
             total_bytes: how much was written; unless given, what was captured is all.
+            sha256: the digest of what was written.
         """
         total = max(len(kept), total_bytes or 0)
         part = kept[:max_bytes]
         truncated = total > len(part)
         if truncated:
             part = _without_split_end(part)
-        return cls(text=part.decode("utf-8", "replace"), total_bytes=total, truncated=truncated)
+        text, encoded = text_of(part)
+        return cls(text=text, base64=encoded, total_bytes=total, truncated=truncated, sha256=sha256)
+
+    def content(self) -> bytes:
+        """Return what is kept, as it was written."""
+        return self.text.encode() if self.base64 is None else base64.b64decode(self.base64)
 
 
 class JobUsage(JobPart):

@@ -168,8 +168,7 @@ def _size_bytes(payload: JobPayload, result: JobResult) -> int:
         inputs.append(payload.stdin.text or payload.stdin.base64 or "")
     files = [one.text or one.base64 or "" for one in (payload.files or {}).values()]
     return (
-        len(result.stdout.text)
-        + len(result.stderr.text)
+        sum(len(stream.base64 or stream.text) for stream in (result.stdout, result.stderr))
         + result.usage.outputs_bytes
         + len(payload.code or "")
         + sum(map(len, [*inputs, *files]))

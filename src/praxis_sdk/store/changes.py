@@ -174,7 +174,7 @@ def _appended(
             chain = entry_hash(chain, *entry)
             events.append(Event(*entry, chain))
         else:
-            events.append(Event(*entry))
+            events.append(Event(*entry, "", draft.chunk))
         seq += 1
     return tuple(events), seq, chain
 

@@ -81,7 +81,7 @@ MOVING: Final = PLACE + REST
 EXECUTION: Final = STILL + MOVING
 DOCUMENT: Final = ("execution_id", "request", "context")  # JSON or NULL
 RESULT: Final = ("execution_id", "outputs", "result")  # JSON or NULL
-EVENT: Final = ("execution_id", "seq", "at", "type", "message", "data", "level", "component", "hash")
+EVENT: Final = ("execution_id", "seq", "at", "type", "message", "data", "level", "component", "hash", "chunk")
 ATTEMPT: Final = (
     "execution_id",
     "number",
@@ -325,12 +325,13 @@ def event_row(event: Event) -> Row:
         event.level._value_,
         to_text(event.component),
         event.hash,
+        event.chunk or None,
     )
 
 
 def event_of(row: Sequence[Any]) -> Event:
     """Return the event of a row of `EVENT`."""
-    execution_id, seq, at, type_, message, data, level, component, hash_ = row
+    execution_id, seq, at, type_, message, data, level, component, hash_, chunk = row
     return Event(
         execution_id,
         seq,
@@ -341,6 +342,7 @@ def event_of(row: Sequence[Any]) -> Event:
         LEVEL[level],
         from_text(component),
         hash_,
+        chunk or b"",
     )
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from praxis_sdk.errors import PraxisError, ValidationError
+from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import (
     NO_RETRIES,
+    WORK,
     Draft,
     EventType,
     Execution,
@@ -84,6 +86,8 @@ class Outcome:
 
 
 Tell = Callable[[Draft], None]
+Room = asyncio.Future[None] | None  # done when whoever listens takes more
+Listen = Callable[[str, StreamName, bytes], Room]  # is told of an execution's output as it arrives
 Submit = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[str]]
 Await = Callable[[str], Awaitable[Execution]]
 
@@ -122,6 +126,11 @@ class AttemptHandle:
     def log(self, line: str, *, level: Level = Level.INFO, component: str = "work", **data: Any) -> None:
         """Append a log line to the stream."""
         self._tell(Draft(EventType.LOG, line, data, level, component))
+
+    def output(self, stream: str, data: bytes) -> None:
+        """Append bytes that the work wrote to one of its streams ('stdout', 'stderr'); they are kept as they are."""
+        if data:
+            self._tell(Draft(EventType.LOG, "", {"stream": stream}, component=WORK, chunk=data))
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the work is, 0.0 to 1.0."""

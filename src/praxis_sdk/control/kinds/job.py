@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.control import failure_policy
-from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Outcome, Plan
-from praxis_sdk.control.kinds.lines import Lines
+from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Draft, EventType, RetryPolicy, Usage
@@ -48,7 +47,7 @@ class JobKind:
         self,
         make_executor: Callable[[], JobExecutor],
         *,
-        listen: Callable[[str, StreamName, bytes], None] | None = None,
+        listen: Listen | None = None,
         tell: Callable[[str, str], None] | None = None,
         metrics: JobMetrics | None = None,
     ) -> None:
@@ -86,28 +85,26 @@ class JobKind:
         if self._executor is None:
             self._executor = self._make_executor()
         execution_id, listen = attempt.execution.id, self._listen
-        lines = Lines(lambda stream, line: attempt.log(line, component="work", stream=stream))
 
-        def heard(stream: StreamName, data: bytes) -> None:
-            lines.feed(stream, data)
-            if listen is not None:
-                listen(execution_id, stream, data)
+        def heard(stream: StreamName, data: bytes) -> Room:
+            attempt.output(stream, data)
+            return None if listen is None else listen(execution_id, stream, data)
 
         def told(line: str) -> None:
             attempt.log(line, component="executor")
             if self._tell is not None:
                 self._tell(execution_id, line)
 
-        try:
-            result = await self._executor.run(
-                payload,
-                on_output=heard,
-                on_progress=told,
-                terminating=attempt.terminated,
-                counts=lambda: not attempt.cancelled.is_set(),
-            )
-        finally:
-            lines.end()
+        result = await self._executor.run(
+            payload,
+            on_output=heard,
+            on_progress=told,
+            terminating=attempt.terminated,
+            counts=lambda: not attempt.cancelled.is_set(),
+        )
+        if result.from_cache:  # what an equal job wrote is shown as if this one had written it
+            heard("stdout", result.stdout.content())
+            heard("stderr", result.stderr.content())
         if self._metrics is not None:
             self._metrics.ended(result)
         return result
@@ -127,7 +124,7 @@ class JobKind:
         return Outcome(
             status=result.status,
             outputs=result.outputs,
-            result=result.to_json(),
+            result=_without_output(result.to_json()),
             failure=failure_policy.of_job(result, retry=attempt.execution.terms.retry),
             usage=Usage(
                 wall_s=result.usage.wall_s,
@@ -154,6 +151,13 @@ def _control_of(payload: JobPayload, kept: Mapping[str, Any]) -> str:
     """Name what a job runs, such as 'python:base:5d41402a': what one source needs says nothing of another."""
     source = {name: kept[name] for name in _SOURCE if kept.get(name) is not None}
     return f"{payload.runtime}:{payload.env}:{request_digest(source)[:8]}"
+
+
+def _without_output(result: dict[str, Any]) -> dict[str, Any]:
+    """Leave the streams out of a result, but for what names them: `control.output` adds them when somebody reads."""
+    for stream in ("stdout", "stderr"):
+        result[stream] = {name: result[stream][name] for name in ("total_bytes", "truncated", "sha256")}
+    return result
 
 
 def _payload_of(attempt: AttemptHandle) -> JobPayload:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.control import failure_policy
-from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Outcome, Plan
-from praxis_sdk.control.kinds.lines import Lines
+from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Execution, RetryPolicy, Usage
@@ -28,6 +27,11 @@ MEMORY_MB: Final = 256
 # saw it.
 RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT}))
 _FIELDS: Final = ("contract", "args", "engine", "trusted", "workspace", "timeout")
+KEEP_OUTPUT_BYTES: Final = 32 << 10  # of an outcome: the stream of events has it all
+# What `control.output` adds when somebody reads.
+_IN_THE_STREAM: Final = frozenset(
+    f"{stream}{part}" for stream in ("stdout", "stderr") for part in ("", "_base64", "_truncated")
+)
 # Engines whose services others answer for: when one fails, a breaker leaves it alone for a while.
 _SERVICES: Final = frozenset({"docker", "dagger", "remote-mcp", "kubernetes"})
 
@@ -39,6 +43,7 @@ class ToolKind:
         make_registry: makes the registry.
         listen: called with each piece of output of an execution as it arrives, beside the log.
         tell: called with a line when a slow step of an execution begins, beside the log.
+        keep_output_bytes: as in `RunContext`.
     """
 
     name = NAME
@@ -49,12 +54,14 @@ class ToolKind:
         self,
         make_registry: Callable[[], EngineRegistry],
         *,
-        listen: Callable[[str, StreamName, bytes], None] | None = None,
+        listen: Listen | None = None,
         tell: Callable[[str, str], None] | None = None,
+        keep_output_bytes: int = KEEP_OUTPUT_BYTES,
     ) -> None:
         self._make_registry = make_registry
         self._listen = listen
         self._tell = tell
+        self._keep_output_bytes = keep_output_bytes
         self._registry: EngineRegistry | None = None
 
     def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
@@ -101,12 +108,12 @@ class ToolKind:
         if self._registry is None:
             self._registry = self._make_registry()
         listen = self._listen
-        lines = Lines(lambda stream, line: attempt.log(line, component="work", stream=stream))
+        passed_on: set[StreamName] = set()
 
-        def heard(stream: StreamName, data: bytes) -> None:
-            lines.feed(stream, data)
-            if listen is not None:
-                listen(execution.id, stream, data)
+        def heard(stream: StreamName, data: bytes) -> Room:
+            passed_on.add(stream)
+            attempt.output(stream, data)
+            return None if listen is None else listen(execution.id, stream, data)
 
         def told(line: str) -> None:
             attempt.log(line, component="engine")
@@ -119,26 +126,28 @@ class ToolKind:
             timeout_s=request.get("timeout"),
             on_output=heard,
             on_progress=told,
+            keep_output_bytes=self._keep_output_bytes,
             terminating=attempt.terminated,
         )
-        try:
-            return await ToolRunner(self._registry).run(
-                _contract_of(request),
-                request["args"],
-                context,
-                engine=request.get("engine"),
-                trusted=bool(request.get("trusted")),
-            )
-        finally:
-            lines.end()
+        outcome = await ToolRunner(self._registry).run(
+            _contract_of(request),
+            request["args"],
+            context,
+            engine=request.get("engine"),
+            trusted=bool(request.get("trusted")),
+        )
+        said: dict[StreamName, str] = {"stdout": outcome.stdout, "stderr": outcome.stderr}
+        for stream in said.keys() - passed_on:  # an engine of others may pass nothing on as it arrives
+            heard(stream, said[stream].encode("utf-8", "replace"))
+        return outcome
 
     def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
         """Say what came of a tool's run."""
         outcome: ToolOutcome = ending
         return Outcome(
             status=outcome.status,
-            outputs={"exit_code": outcome.exit_code, "stdout": outcome.stdout},
-            result=outcome.to_json(),
+            outputs={"exit_code": outcome.exit_code},
+            result={name: value for name, value in outcome.to_json().items() if name not in _IN_THE_STREAM},
             failure=failure_policy.of_tool(outcome, retry=attempt.execution.terms.retry),
             usage=Usage(
                 wall_s=outcome.duration_s,

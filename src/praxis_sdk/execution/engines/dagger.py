@@ -225,8 +225,8 @@ class _DaggerTool:
         if self._request.cancelled():
             return Exit(signal=signal.SIGKILL)
         result = self._request.result()
-        self._capture.feed("stdout", result.stdout.encode())
-        self._capture.feed("stderr", result.stderr.encode())
+        self._capture.feed("stdout", result.stdout.encode(errors="replace"))
+        self._capture.feed("stderr", result.stderr.encode(errors="replace"))
         if result.output_withheld:
             return Exit(exit_code=result.exit_code, limit=Limit.OUTPUT)
         if result.command_missing:

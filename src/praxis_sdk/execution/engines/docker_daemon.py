@@ -157,6 +157,7 @@ class OutputStream:
         async with self._speaking:
             while (message := await self._stream.read_out()) is not None:
                 capture.feed("stderr" if message.stream == 2 else "stdout", message.data)
+                await capture.has_room()
 
     async def close(self) -> None:
         """Stop listening; repeatable."""

@@ -307,6 +307,7 @@ class DockerRun:
 
     async def _drain(self) -> None:
         assert self._reading is not None
+        self._capture.release()
         try:
             await asyncio.wait_for(asyncio.shield(self._reading), DRAIN_BOUND_S)
         except TimeoutError as error:

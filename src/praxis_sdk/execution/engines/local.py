@@ -177,7 +177,12 @@ class _LocalTool:
         finally:
             for writer in writers:
                 os.close(writer)
-        self._status_reader = PipeReader(status, self._read_status)
+        try:
+            self._status_reader = PipeReader(status, self._read_status)
+        except PlatformError:
+            self._release_control()  # and with it the warden ends the tool
+            self._free()
+            raise
 
     async def wait(self) -> Exit:
         await self._status_reader.wait()

@@ -20,8 +20,8 @@ from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.invocation import Invocation, prepare
-from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify
-from praxis_sdk.execution.output import OutputCapture
+from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify, written
+from praxis_sdk.execution.output import TAIL_BYTES, OutputCapture
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.log import get_logger
@@ -91,7 +91,9 @@ class SupervisedEngine(ExecutionEngine):
         """Run a tool and return the full account of it; see `ExecutionEngine.run`."""
         ctx = RunContext.of(context)
         invocation = prepare(contract, args, ctx, self.engine_type)
-        capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output)
+        keep = ctx.keep_output_bytes
+        kept = {} if keep is None else {"head_bytes": keep, "tail_bytes": min(keep, TAIL_BYTES)}
+        capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output, **kept)
         events = log.bind(tool=contract.name, engine=str(self.engine_type), execution_id=ctx.execution_id)
         events.info("tool.started", timeout_s=invocation.timeout_s)
         began = time.monotonic()
@@ -138,10 +140,14 @@ class SupervisedEngine(ExecutionEngine):
             exit_code=exit_.exit_code if status is not ExecutionStatus.TIMED_OUT else None,
             signal=exit_.signal,
             limit=Limit.TIMEOUT if timed_out else exit_.limit,
-            stdout=capture.text("stdout"),
-            stderr=capture.text("stderr"),
+            **written("stdout", capture.kept("stdout")),
+            **written("stderr", capture.kept("stderr")),
             stdout_bytes=capture.seen_bytes("stdout"),
             stderr_bytes=capture.seen_bytes("stderr"),
+            stdout_truncated=capture.left_out_bytes("stdout") > 0,
+            stderr_truncated=capture.left_out_bytes("stderr") > 0,
+            stdout_sha256=capture.sha256("stdout"),
+            stderr_sha256=capture.sha256("stderr"),
             duration_s=duration_s,
             usage=exit_.usage,
             exports=exports,

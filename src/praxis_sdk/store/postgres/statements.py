@@ -39,6 +39,7 @@ _TYPES: Final = {
     ),
     **dict.fromkeys(("progress", "checkpoint_at", "at", "reserved_cpu_cores"), "float8"),
     **dict.fromkeys(("noisy", "with_outputs", "with_result"), "bool"),
+    "chunk": "bytea",
 }
 _TOKEN: Final = re.compile(r"\{([A-Z]+)(?:([:=@$!])(\w+))?\}")
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

@@ -92,6 +92,7 @@ CREATE TABLE events (
     level TEXT NOT NULL,
     component TEXT NOT NULL,
     hash TEXT NOT NULL,
+    chunk BLOB,
     PRIMARY KEY (execution_id, seq)
 ) WITHOUT ROWID;
 

@@ -10,7 +10,7 @@ WHERE execution.id = ANY ($1::text[]) OR execution.idempotency_key = ANY ($2::te
 
 -- name: insert_executions
 -- With documents and first events. An id or an idempotency key that is taken makes the count smaller than what
--- was given; the caller then rolls back. From $49 on as `mark`, with NULL where it is not the last statement.
+-- was given; the caller then rolls back. From $50 on as `mark`, with NULL where it is not the last statement.
 WITH added AS (
     INSERT INTO executions ({EXECUTION}) SELECT * FROM unnest({EXECUTION@1})
     ON CONFLICT DO NOTHING
@@ -22,12 +22,12 @@ WITH added AS (
     INSERT INTO events ({EVENT}) SELECT * FROM unnest({EVENT@40})
     ON CONFLICT DO NOTHING
 ), marked AS (
-    UPDATE writers SET commits = $50, at = $51 WHERE id = $49 RETURNING id
+    UPDATE writers SET commits = $51, at = $52 WHERE id = $50 RETURNING id
 )
 SELECT
     (SELECT count(*) FROM added),
     (SELECT count(*) FROM marked),
-    (SELECT count(pg_notify('praxis', news)) FROM unnest($52::text[]) AS news);
+    (SELECT count(pg_notify('praxis', news)) FROM unnest($53::text[]) AS news);
 
 -- name: lock_executions
 -- In the order of their ids, so that those who want the same ones wait, and never for each other.
@@ -35,7 +35,7 @@ SELECT {EXECUTION} FROM executions WHERE id = ANY ($1::text[]) ORDER BY id FOR N
 
 -- name: update_executions
 -- What changes came to: executions that are locked, their results and events, the attempts that ended, and what
--- workers reserve. Workers are locked in the order of their ids, after executions. From $55 on as `mark`, with NULL
+-- workers reserve. Workers are locked in the order of their ids, after executions. From $56 on as `mark`, with NULL
 -- where it is not the last statement.
 WITH moved AS (
     UPDATE executions AS execution SET {MOVING=new}, noisy = execution.noisy OR new.noisy
@@ -54,9 +54,9 @@ WITH moved AS (
 ), told AS (
     INSERT INTO events ({EVENT}) SELECT * FROM unnest({EVENT@30})
 ), tried AS (
-    INSERT INTO attempts ({ATTEMPT}) SELECT * FROM unnest({ATTEMPT@39})
+    INSERT INTO attempts ({ATTEMPT}) SELECT * FROM unnest({ATTEMPT@40})
 ), locked AS (
-    SELECT id FROM workers WHERE id = ANY ($48::text[]) ORDER BY id FOR NO KEY UPDATE
+    SELECT id FROM workers WHERE id = ANY ($49::text[]) ORDER BY id FOR NO KEY UPDATE
 ), reserved AS (
     UPDATE workers AS worker SET
         reserved_cpu_cores = worker.reserved_cpu_cores + change.reserved_cpu_cores,
@@ -65,15 +65,15 @@ WITH moved AS (
         reserved_gpus = worker.reserved_gpus + change.reserved_gpus,
         reserved_storage_mb = worker.reserved_storage_mb + change.reserved_storage_mb,
         running = worker.running + change.running
-    FROM locked JOIN unnest({RESERVING@48}) AS change ({RESERVING}) ON change.worker_id = locked.id
+    FROM locked JOIN unnest({RESERVING@49}) AS change ({RESERVING}) ON change.worker_id = locked.id
     WHERE worker.id = locked.id
 ), marked AS (
-    UPDATE writers SET commits = $56, at = $57 WHERE id = $55 RETURNING id
+    UPDATE writers SET commits = $57, at = $58 WHERE id = $56 RETURNING id
 )
 SELECT
     1,
     (SELECT count(*) FROM marked),
-    (SELECT count(pg_notify('praxis', news)) FROM unnest($58::text[]) AS news);
+    (SELECT count(pg_notify('praxis', news)) FROM unnest($59::text[]) AS news);
 
 -- name: held
 SELECT {EXECUTION:execution}, document.request, document.context
