@@ -6,6 +6,7 @@
     '-- PlatformError            Praxis or its host could not do what was asked          (exit status 3)
         |-- IsolationUnavailable this host cannot build the sandbox that the work needs
         |-- EngineUnavailable    a daemon, service or command that an engine needs is not there
+        |-- TerminationUnconfirmed nothing says yet that what was ended is really gone
         '-- MissingExtra         an optional dependency is not installed
 
 A failing tool is a result (`ToolOutcome`); it becomes an exception only where the caller asked for the
@@ -67,6 +68,10 @@ class IsolationUnavailable(PlatformError):
 
 class EngineUnavailable(PlatformError):
     """What an engine stands on (daemon, server, command) is missing or does not answer."""
+
+
+class TerminationUnconfirmed(PlatformError):
+    """Work was ended, and nothing says yet that no process of it is left."""
 
 
 class MissingExtra(PlatformError):

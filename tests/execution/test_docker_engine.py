@@ -747,6 +747,7 @@ async def test_a_missing_runtime_is_named_with_those_there_are(engine: DockerSDK
 
 
 FACTS = DaemonFacts(
+    id="a-daemon",
     version="1",
     api=(1, 41),
     runtimes=("runc",),

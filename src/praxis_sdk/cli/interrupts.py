@@ -12,6 +12,8 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
+from praxis_sdk.errors import TerminationUnconfirmed
+
 _HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")
@@ -39,7 +41,8 @@ def run_interruptibly(work: Coroutine[Any, Any, T], on_signal: Callable[[str], N
         on_signal: called with a line for people at every signal.
 
     Raises:
-        Interrupted: a signal arrived, the work has been cancelled and has cleaned up.
+        Interrupted: a signal arrived, the work has been cancelled and has cleaned up; or, as its message then says,
+            nothing confirms yet that nothing is left of it.
     """
     with asyncio.Runner() as runner:
         return runner.run(_watched(work, on_signal))
@@ -113,6 +116,10 @@ async def _watched(work: Coroutine[Any, Any, T], on_signal: Callable[[str], None
     # The handlers stay until the loop is closed, so that no signal hits its shutdown.
     try:
         return await task
+    except TerminationUnconfirmed as error:
+        if received:
+            raise Interrupted(received[0], f"cancelled by {received[0].name}; {error}") from None
+        raise
     except asyncio.CancelledError:
         if received:
             raise Interrupted(received[0]) from None

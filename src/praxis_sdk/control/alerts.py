@@ -16,6 +16,7 @@ from praxis_sdk.control.failure_policy import RETRIES_EXHAUSTED
 from praxis_sdk.model import Draft, EventType, Execution, Failure, Flag, Level
 from praxis_sdk.states import FINAL, HELD
 from praxis_sdk.store.changes import Change
+from praxis_sdk.termination import Remains
 
 LONG_RUNNING_FACTOR: Final = 2.0
 QUEUE_DEPTH: Final = 1000
@@ -31,6 +32,7 @@ class AlertKind(StrEnum):
     RETRIES_EXHAUSTED = RETRIES_EXHAUSTED  # an execution failed for good although it was tried again
     QUEUE_DEPTH = "queue_depth"  # more waits than the workers can be expected to clear
     WORKER_LOST = "worker_lost"  # a worker gave no sign of life
+    TERMINATION_UNCONFIRMED = "termination_unconfirmed"  # what was ended may still run
     BREAKER_OPEN = "breaker_open"  # a dependency fails too often and is left alone
 
 
@@ -181,6 +183,23 @@ def retries_exhausted(execution: Execution, failure: Failure, now: float) -> Ale
             "error_type": str(failure.error_type),
             "code": failure.code,
         },
+    )
+
+
+def termination_unconfirmed(execution: Execution, remains: Remains, now: float) -> Alert:
+    """Return the alert of an attempt that is over and not confirmed to be gone.
+
+    Args:
+        execution: of which.
+        remains: what may still run.
+        now: seconds since 1970.
+    """
+    data = {"control": execution.control, "token": execution.token, "remains": remains.to_json()}
+    message = (
+        f"{execution.control}: {remains} was told to end and is not confirmed to be gone; this is pursued"
+    )
+    return Alert(
+        AlertKind.TERMINATION_UNCONFIRMED, execution.id, message, now, Level.ERROR, execution.id, data
     )
 
 

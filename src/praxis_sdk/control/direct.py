@@ -21,10 +21,11 @@ from praxis_sdk.control.submission import Work, make_execution
 from praxis_sdk.control.tracing import Tracing
 from praxis_sdk.control.transitions import begin_at_once, cancel_running
 from praxis_sdk.control.worker import Offer, WorkerProcess
-from praxis_sdk.errors import PlatformError, PraxisError
+from praxis_sdk.errors import PlatformError, PraxisError, TerminationUnconfirmed
 from praxis_sdk.model import NO_RETRIES, Execution
 from praxis_sdk.states import ExecutionMode, ExecutionStatus
 from praxis_sdk.store import Settled, Store, StoreConflict
+from praxis_sdk.termination import Termination
 
 
 class DirectRun:
@@ -109,12 +110,17 @@ class DirectRun:
             if asked is not None:
                 worker.ask_to_stop(asked)
                 await worker.idle()
+                left = self._kind.termination
+                if left is not None and not left.confirmed:
+                    raise _unconfirmed(left) from None
             raise
         if self._kind.error is not None:
             raise self._kind.error
         # Not told of an end where another has ended it: what a worker reports past its lease does not count.
         ended = self._ended or await self._store.get(kept.id)
-        if self._ended is None or not self._kind.returned:
+        # One whose end is not confirmed has an outcome that says so; whoever has the kind pursues it.
+        counts = self._ended is not None or ended.status is ExecutionStatus.CANCELLING
+        if not counts or not self._kind.returned:
             why = f": {ended.reason}" if ended.reason else ""
             raise PlatformError(f"execution {ended.id} has no result: {ended.status}{why}")
         return ended, self._kind.ending
@@ -138,6 +144,13 @@ class DirectRun:
                 self._tracing.ended(settled.after)
 
 
+def _unconfirmed(left: Termination) -> TerminationUnconfirmed:
+    if left.pursued is not None:
+        remedy = f"a worker pursues it; or end it yourself: docker rm -f {left.pursued.name}"
+        return TerminationUnconfirmed(left.known, remedy=remedy)
+    return TerminationUnconfirmed(left.known)
+
+
 class _Observed:
     """A kind that remembers how its one attempt ended."""
 
@@ -146,6 +159,7 @@ class _Observed:
         self.returned = False
         self.ending: Any = None
         self.error: Exception | None = None
+        self.termination: Termination | None = None
 
     @property
     def name(self) -> str:
@@ -168,6 +182,8 @@ class _Observed:
         except Exception as error:
             self.error = error
             raise
+        finally:
+            self.termination = attempt.termination
         self.returned = True
         return self.ending
 

@@ -11,15 +11,23 @@ import traceback
 from dataclasses import replace
 from typing import Final
 
-from praxis_sdk.control import failure_policy
+from praxis_sdk.control import alerts, failure_policy
 from praxis_sdk.control.kinds import CancellationRequested, Kind, Outcome
-from praxis_sdk.control.supervision import LEASE_LOST, Ended, Held
-from praxis_sdk.control.transitions import finish, finish_cancelled, give_back, requeue_preempted
+from praxis_sdk.control.supervision import LEASE_LOST, Ended, Held, account_of
+from praxis_sdk.control.transitions import (
+    confirm,
+    finish,
+    finish_cancelled,
+    give_back,
+    hold_unconfirmed,
+    requeue_preempted,
+)
 from praxis_sdk.errors import EngineUnavailable, PraxisError
 from praxis_sdk.model import Execution, Failure, Stop, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
 from praxis_sdk.store import Change
+from praxis_sdk.termination import Remains, Termination
 
 CUT_OFF: Final = "its worker was cut off from its store, or stood still"
 
@@ -66,6 +74,8 @@ def change_of(
         largest: what an execution can be granted at most; None: unknown.
     """
     execution = held.execution
+    if ended.remains is not None:
+        return unconfirmed(held, ended.remains, outcome, now)
     if held.stop == Stop.CANCEL:
         return finish_cancelled(execution, now, outcome.events, outcome.usage)
     ended_itself = outcome.failure is None and not ended.forced
@@ -95,6 +105,65 @@ def change_of(
         outputs=outcome.outputs,
         largest=largest,
     ).change
+
+
+def unconfirmed(held: Held, remains: Remains, outcome: Outcome, now: float) -> Change:
+    """Say how an execution changes whose attempt is over, and of which something may still run.
+
+    Args:
+        held: the attempt, with the reason why it was stopped.
+        remains: what may still run.
+        outcome: what it came to; it counts once its end is confirmed.
+        now: seconds since 1970.
+    """
+    execution = held.execution
+    counts = held.stop is None  # else what it came to does not count, as after any forced end
+    alert = alerts.draft_of(alerts.termination_unconfirmed(execution, remains, now))
+    return hold_unconfirmed(
+        execution,
+        f"{remains} is not confirmed to be gone",
+        (*outcome.events, alert),
+        failure=outcome.failure if counts else None,
+        usage=outcome.usage,
+        outputs=outcome.outputs if counts else None,
+        result=outcome.result if counts else None,
+    )
+
+
+def lost_unconfirmed(execution: Execution, remains: Remains, now: float) -> Change:
+    """Say how a cancelled execution changes whose worker was lost before it could confirm the end."""
+    alert = alerts.draft_of(alerts.termination_unconfirmed(execution, remains, now))
+    return hold_unconfirmed(
+        execution, f"its worker was lost; {remains} is not confirmed to be gone", (alert,)
+    )
+
+
+def confirmed(execution: Execution, termination: Termination, now: float) -> Change:
+    """Say how an execution changes whose end is confirmed at last: it ends as it would have then.
+
+    Args:
+        execution: `cancelling`, with what its attempt came to.
+        termination: the evidence.
+        now: seconds since 1970.
+    """
+    proof = account_of(termination, "its end was pursued", {"means": "pursuit", "reason": execution.stop})
+    if execution.stop is Stop.CANCEL:
+        return confirm(finish_cancelled(execution, now, (), execution.usage), proof)
+    if execution.stop is Stop.PREEMPT:
+        return confirm(requeue_preempted(execution, (), execution.usage), proof)
+    if execution.failure is None:
+        return confirm(give_back(execution, "its worker ended"), proof)
+    running = execution.but(status=ExecutionStatus.RUNNING)
+    verdict = failure_policy.after_failure(
+        running,
+        execution.failure,
+        now,
+        usage=execution.usage,
+        timed_out=execution.failure.code == failure_policy.TIMED_OUT,
+        outputs=execution.outputs,
+        result=execution.result,
+    )
+    return confirm(verdict.change, proof)
 
 
 def given_back(execution: Execution, now: float) -> Change:
@@ -144,5 +213,5 @@ def _timed_out(held: Held) -> Outcome:
     message = f"ran longer than its {held.execution.terms.timeout_s:g} s and was killed"
     terms = held.execution.terms
     error_type = failure_policy.classify(FailureCategory.RESOURCE_LIMIT, timed_out=True, retry=terms.retry)
-    failure = Failure(FailureCategory.RESOURCE_LIMIT, error_type, "wall_clock_exceeded", message)
+    failure = Failure(FailureCategory.RESOURCE_LIMIT, error_type, failure_policy.TIMED_OUT, message)
     return Outcome(ExecutionStatus.TIMED_OUT, failure=failure)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # a job's result brings a whole library of validation, which 
 COMPONENT: Final = "failure-policy"
 WORKER_LOST: Final = "worker_lost"
 CRASHED: Final = "crashed"
+TIMED_OUT: Final = "wall_clock_exceeded"
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
 CRASH_LOG: Final = "crash log"
 
@@ -132,7 +133,7 @@ def of_tool(outcome: ToolOutcome, *, retry: RetryPolicy = _PLAIN) -> Failure | N
         retry=retry,
     )
     if timed_out:
-        code = "wall_clock_exceeded"
+        code = TIMED_OUT
     elif outcome.limit is not None:
         code = f"{outcome.limit}_exceeded"
     elif error_type is ErrorType.CRASH:

@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Final
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control import alerts, failure_policy
+from praxis_sdk.control import alerts, endings, failure_policy
 from praxis_sdk.control.alerts import Alert, AlertPolicy, QueueWatch, Raised
+from praxis_sdk.control.kinds.base import REMAINS
 from praxis_sdk.control.leases import JUMP_S, LEASE_S, ClockWatch, Lease, LeaseWatch
+from praxis_sdk.control.pursuit import remains_of
 from praxis_sdk.control.retention import Retention, retention_of
 from praxis_sdk.control.scaling import Scaler, Scaling, load_of
 from praxis_sdk.control.schedules import Schedules, next_after
@@ -21,7 +23,8 @@ from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Flag, Worker
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import ExecutionFilter, Settled, Store
+from praxis_sdk.store import Change, ExecutionFilter, Settled, Store
+from praxis_sdk.termination import Remains
 
 ROUND_S: Final = 5.0
 PRUNE_EVERY_S: Final = 3600.0
@@ -45,6 +48,7 @@ class Keeper:
         running: the attempts of this process's workers, as they began.
         notify: passes alerts on; never waits, never fails.
         told: called with every end that came about here.
+        unconfirmed: called where executions may wait for the confirmation of their end.
         gone: of the active workers, those whose process is known to be dead.
         scaler: what can be scaled; None: nothing.
         retention: how long is kept what happened; None: as the store says.
@@ -61,6 +65,7 @@ class Keeper:
         running: Callable[[], Sequence[Execution]],
         notify: Notify = lambda alert: None,
         told: Callable[[Settled], None] = lambda settled: None,
+        unconfirmed: Callable[[], None] = lambda: None,
         gone: Callable[[Sequence[Worker]], Awaitable[Sequence[Worker]]] | None = None,
         scaler: Scaler | None = None,
         retention: Retention | None = None,
@@ -73,6 +78,7 @@ class Keeper:
         self._running = running
         self._notify = notify
         self._told = told
+        self._unconfirmed = unconfirmed
         self._gone = gone
         self._scaler = scaler
         self._retention = retention
@@ -128,11 +134,18 @@ class Keeper:
         for worker_id in await self._store.lose_workers(gone):
             held = await self._store.held(worker_id)
             self._tell(alerts.worker_lost(worker_id, [one.id for one in held], self._clock.time()))
-            changes = [failure_policy.after_loss(one, self._clock.time()).change for one in held]
+            changes = [await self._after_loss(one) for one in held]
             for settled in await self._store.apply(changes):
                 if settled is not None:
                     self.note_end(settled)
             events.warning("worker.lost", worker_id=worker_id, executions=len(held))
+
+    async def _after_loss(self, execution: Execution) -> Change:
+        if execution.status is ExecutionStatus.CANCELLING:
+            remains = await remains_of(self._store, execution)
+            if remains is not None:  # what its worker started may outlive the worker
+                return endings.lost_unconfirmed(execution, remains, self._clock.time())
+        return failure_policy.after_loss(execution, self._clock.time()).change
 
     # -- a clock that was set
 
@@ -170,6 +183,11 @@ class Keeper:
         room = after.status.final and len(self._too_slow) < _MOST_TOO_SLOW
         if room and alerts.long_running([after], self._clock.time(), self._alerting):
             self._too_slow.append(after)  # it ended between two rounds, and took too long all the same
+        if after.status is ExecutionStatus.CANCELLING and settled.before.worker_id and not after.worker_id:
+            remains = next((r for e in settled.events if (r := Remains.of(e.data.get(REMAINS)))), None)
+            if remains is not None:
+                self._tell(alerts.termination_unconfirmed(after, remains, self._clock.time()))
+            self._unconfirmed()
         escalated = Flag.ESCALATED in after.flags and Flag.ESCALATED not in settled.before.flags
         if escalated and after.failure is not None:
             self._tell(alerts.retries_exhausted(after, after.failure, self._clock.time()))
@@ -187,7 +205,10 @@ class Keeper:
                 if settled is not None and Flag.LONG_RUNNING not in settled.before.flags:
                     self._tell(alert)
         self._too_slow = [one for one in self._too_slow if one not in ended]
-        queued = (await self._store.counts()).by_status.get(ExecutionStatus.QUEUED, 0)
+        counts = (await self._store.counts()).by_status
+        if counts.get(ExecutionStatus.CANCELLING, 0):
+            self._unconfirmed()
+        queued = counts.get(ExecutionStatus.QUEUED, 0)
         self._queue, too_deep = self._queue.look(queued, self._clock.time(), self._alerting)
         if too_deep is not None:
             self._tell(too_deep)

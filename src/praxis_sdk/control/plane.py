@@ -31,6 +31,7 @@ from praxis_sdk.control.monitor import ExecutionMonitor
 from praxis_sdk.control.notifiers.base import Notifier
 from praxis_sdk.control.notifiers.dispatch import Notifications, Outcome
 from praxis_sdk.control.prometheus import ControlMetrics
+from praxis_sdk.control.pursuit import Pursuit
 from praxis_sdk.control.retention import Retention
 from praxis_sdk.control.scaling import LocalSlots, Scaler
 from praxis_sdk.control.scheduler import POLICY, SchedulerPolicy
@@ -148,6 +149,7 @@ class ControlPlane:
                 children=self._submit_child,
                 wait=self.coordinator.wait,
             )
+        self.pursuit = Pursuit(store, kinds, self._clock, told=self._told)
         self.keeper = Keeper(
             store,
             self._clock,
@@ -155,6 +157,7 @@ class ControlPlane:
             running=self._running,
             notify=self._notify,
             told=self._ended,
+            unconfirmed=self.pursuit.wake,
             gone=liveness.dead if liveness is not None else None,
             scaler=self._scaler(),
             retention=self._options.retention,
@@ -192,6 +195,8 @@ class ControlPlane:
             self.tasks.start("dispatcher", self.dispatcher.run)
         if self._options.keep:
             self.tasks.start("keeper", self.keeper.run)
+        if self.worker is not None:
+            self.tasks.start("pursuit", self.pursuit.run)
 
     async def __aexit__(
         self,

@@ -2,14 +2,16 @@
 
     flag --cooperative_s--> SIGTERM --terminate_s--> SIGKILL of everything --> proof
 
-The work is a task of the kind's `run`, which promises that nothing of it is alive when it returns or raises.
-So its end is the proof; as long as it has not ended, its room is not given to others.
+The work is a task of the kind's `run`. Its end alone proves nothing: the proof is written where the attempt has
+evidence that no process is left (`AttemptHandle.termination`). Where it has none, what is known is written in its
+place. As long as `run` has not ended, its room is not given to others.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from praxis_sdk.clock import Clock
@@ -17,6 +19,7 @@ from praxis_sdk.control.journal import Notebook
 from praxis_sdk.control.kinds import AttemptHandle, Grace
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Draft, EventType, Execution, Level
+from praxis_sdk.termination import Remains, Termination
 
 LEASE_LOST: Final = "lease_lost"  # why an attempt is stopped whose worker may not hold it any longer
 KILL_BOUND_S: Final = 10.0  # a kill that takes longer is told, and waited for further
@@ -33,7 +36,9 @@ class Ended:
         error: what it raised.
         forced: by what it was ended; empty: by itself.
         timed_out: its wall-clock time was used up.
-        proof: the event that proves that it is gone, where it was made to end.
+        proof: the event that proves that it is gone, where it was made to end; or, without evidence, the event that
+            says what is known.
+        remains: what may still run of it and has to be pursued; None: nothing.
     """
 
     ending: Any = None
@@ -41,6 +46,7 @@ class Ended:
     forced: str = ""
     timed_out: bool = False
     proof: tuple[Draft, ...] = ()
+    remains: Remains | None = None
 
 
 @dataclass(eq=False)
@@ -105,7 +111,7 @@ async def supervise(held: Held, work: asyncio.Task[Any], grace: Grace, clock: Cl
         else:
             await _first(clock, limit_s, work, held.stopping)
         if work.done():
-            return _by_itself(work)
+            return replace(_by_itself(work), remains=held.handle.termination.pursued)
         timed_out = not held.stopping.done()
         return await _made_to_end(held, work, grace, clock, timed_out=timed_out)
     except asyncio.CancelledError:
@@ -133,11 +139,30 @@ async def _made_to_end(
         await _killed(held, work, clock)
     after_s = clock.monotonic() - began
     reason = "timeout" if timed_out else held.stop
-    message = f"ended by {means} after {after_s:.3f} s; nothing of it is left"
     data = {"means": means, "after_s": round(after_s, 6), "reason": reason}
-    proof = Draft(EventType.PROOF, message, data, component="supervision")
+    termination = held.handle.termination
+    told = account_of(termination, f"ended by {means} after {after_s:.3f} s", data)
     ended = _by_itself(work)
-    return Ended(ended.ending, ended.error, means, timed_out, (proof,))
+    return Ended(ended.ending, ended.error, means, timed_out, (told,), termination.pursued)
+
+
+def account_of(termination: Termination, deed: str, data: Mapping[str, Any]) -> Draft:
+    """Return the proof of termination where there is evidence, else an account of what is known.
+
+    Args:
+        termination: what is known.
+        deed: what was done, for people.
+        data: the same for programs.
+    """
+    if termination.confirmed:
+        message = f"{deed}; nothing of it is left: {termination.evidence}"
+        return Draft(
+            EventType.PROOF, message, {**data, "evidence": termination.evidence}, component="supervision"
+        )
+    message = f"{deed}, not confirmed: {termination.known}"
+    return Draft(
+        EventType.ACTION, message, {**data, "known": termination.known}, Level.WARN, component="supervision"
+    )
 
 
 async def _killed(held: Held, work: asyncio.Task[Any], clock: Clock) -> None:

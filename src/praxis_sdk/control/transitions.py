@@ -4,6 +4,8 @@
                    ^                    ^                 | |
                    |'------- retry -----|-----------------' |--give_back, requeue_preempted--> queued
                    '--------------------'                   '--cancel--> cancelling --finish--> cancelled
+                                        running, cancelling --hold_unconfirmed--> cancelling, held by no worker
+                                                   --confirm--> cancelled, or what its attempt came to
 
 Nothing else changes a status. A change that comes too late does not hold, and changes nothing.
 """
@@ -153,6 +155,41 @@ def finish_cancelled(
     }
     cancelling = frozenset({ExecutionStatus.CANCELLING})
     return Change(execution.id, cancelling, execution.token, update, tuple(events), Ending.CANCELLED)
+
+
+def hold_unconfirmed(
+    execution: Execution,
+    reason: str,
+    events: Sequence[Draft],
+    *,
+    failure: Failure | None = None,
+    usage: Usage | None = None,
+    outputs: Any = None,
+    result: Any = None,
+) -> Change:
+    """Keep an execution `cancelling`, held by no worker, whose attempt is over and not confirmed to be gone."""
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.CANCELLING,
+        "reason": reason,
+        "worker_id": "",
+        "failure": failure,
+        "usage": usage,
+        "outputs": outputs,
+        "result": result,
+    }
+    return Change(execution.id, HELD, execution.token, update, tuple(events))
+
+
+def confirm(change: Change, proof: Draft) -> Change:
+    """Let a change hold for an execution whose attempt is now confirmed to be gone, and write the proof.
+
+    Args:
+        change: what becomes of it, computed as if its attempt had just ended.
+        proof: the proof of termination.
+    """
+    when = frozenset({ExecutionStatus.CANCELLING})
+    update = {"outputs": None, "result": None, **change.update}  # of an attempt that does not count after all
+    return replace(change, when=when, update=update, events=(proof, *change.events), actor="pursuit")
 
 
 def finish(

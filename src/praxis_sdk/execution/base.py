@@ -10,6 +10,7 @@ from praxis_sdk.errors import ExecutionError
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.outcome import Failure, Isolation, ToolOutcome
 from praxis_sdk.states import ExecutionStatus, FailureCategory
+from praxis_sdk.termination import Remains, Termination
 
 if TYPE_CHECKING:
     from praxis_sdk.execution.contracts import ToolContract
@@ -54,6 +55,17 @@ class ExecutionEngine(ABC):
     async def cleanup(self) -> None:
         """Free what the engine holds; repeatable."""
 
+    async def end_remains(self, remains: Remains) -> Termination:
+        """End what an earlier run, of any process, may have left running.
+
+        Args:
+            remains: what it is.
+
+        Returns:
+            What is known now; confirmed only where something says that it is gone.
+        """
+        return Termination(known=f"the engine '{self.engine_type}' cannot look for it", remains=remains)
+
     async def _initialize(self) -> None:  # noqa: B027 - a hook, not a duty
         """Get ready for the first run; the example of spec 1 calls this, and an engine may override it."""
 
@@ -68,6 +80,7 @@ class ExecutionEngine(ABC):
             ValidationError, PlatformError: as in `execute`.
         """
         ctx = RunContext.of(context)
+        ctx.ended(Termination(known=f"the engine '{self.engine_type}' does not say what it leaves running"))
         began = time.monotonic()
         failure: Failure | None = None
         exit_code: int | None = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.termination import Remains, Termination
 from praxis_sdk.units import parse_seconds
 
 StreamName = Literal["stdout", "stderr"]
@@ -35,6 +36,9 @@ class RunContext:
         keep_output_bytes: most bytes of the beginning, and of the end, of each stream that the outcome has; a
             caller that listens may need few.
         on_progress: called with a line for people when a slow step begins (pulling an image).
+        fencing_token: of the attempt that this run is, for labels; 0: it is no attempt.
+        on_outside: told of what is about to be started where this process's death does not end it.
+        on_termination: told what is known of the tool's end; the last word counts.
         terminating: when it is set, the tool is asked to end (SIGTERM); cancelling the run kills it.
     """
 
@@ -44,6 +48,9 @@ class RunContext:
     on_output: OutputListener | None = None
     keep_output_bytes: int | None = None
     on_progress: ProgressListener | None = None
+    fencing_token: int = 0
+    on_outside: Callable[[Remains], None] | None = None
+    on_termination: Callable[[Termination], None] | None = None
     terminating: asyncio.Event | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +87,16 @@ class RunContext:
         except (TypeError, ValueError) as error:
             raise ValidationError(f"context: {error}", remedy="see RunContext for its fields") from error
         return replace(cls(), **known)
+
+    def outside(self, remains: Remains) -> None:
+        """Tell of what is about to be started where this process's death does not end it."""
+        if self.on_outside is not None:
+            self.on_outside(remains)
+
+    def ended(self, termination: Termination) -> None:
+        """Tell what is known of the tool's end."""
+        if self.on_termination is not None:
+            self.on_termination(termination)
 
     def progress(self, line: str) -> None:
         """Tell whoever listens that a slow step begins."""

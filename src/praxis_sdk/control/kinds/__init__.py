@@ -6,8 +6,18 @@ from praxis_sdk.control.kinds.base import (
     Grace,
     Kind,
     Kinds,
+    LeavesRemains,
     Outcome,
     Plan,
 )
 
-__all__ = ["AttemptHandle", "CancellationRequested", "Grace", "Kind", "Kinds", "Outcome", "Plan"]
+__all__ = [
+    "AttemptHandle",
+    "CancellationRequested",
+    "Grace",
+    "Kind",
+    "Kinds",
+    "LeavesRemains",
+    "Outcome",
+    "Plan",
+]

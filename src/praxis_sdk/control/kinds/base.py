@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.context import StreamName
@@ -27,6 +27,9 @@ from praxis_sdk.model import (
 )
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ExecutionMode, ExecutionStatus
+from praxis_sdk.termination import Remains, Termination
+
+REMAINS: Final = "remains"  # in the data of events: what may still run of an attempt
 
 
 class CancellationRequested(PraxisError):
@@ -92,6 +95,9 @@ Submit = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[str]]
 Await = Callable[[str], Awaitable[Execution]]
 
 
+IN_PROCESS: Final = Termination("its work was a task of the worker's own process, and has returned")
+
+
 @dataclass(eq=False)
 class AttemptHandle:
     """What an attempt may ask and tell while it runs.
@@ -100,14 +106,22 @@ class AttemptHandle:
         execution: what runs, with its request.
         cancelled: set when the end is wanted; work that looks at it may end by itself within the grace period.
         terminated: set when that was not heard: now SIGTERM is due, and SIGKILL follows.
+        termination: what is known of its end once `run` has returned or raised. A kind whose work lives in other
+            processes or elsewhere says here what it knows; without evidence there is no proof.
     """
 
     execution: Execution
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     terminated: asyncio.Event = field(default_factory=asyncio.Event)
+    termination: Termination = IN_PROCESS
     _tell: Tell = lambda draft: None
     _submit: Submit | None = None
     _await: Await | None = None
+
+    def outside(self, remains: Remains) -> None:
+        """Tell for whoever comes later of what is about to be started where this process's death does not end it."""
+        data = {REMAINS: remains.to_json(), "token": self.execution.token}
+        self._tell(Draft(EventType.ACTION, f"starts {remains}", data, component="engine"))
 
     @property
     def idempotency_key(self) -> str:
@@ -214,7 +228,10 @@ class Kind(Protocol):
         """
 
     async def run(self, attempt: AttemptHandle) -> Any:
-        """Run an attempt to its end; when this returns or raises, also when cancelled, nothing of it is alive."""
+        """Run an attempt to its end; when this returns or raises, also when cancelled, nothing of it is alive.
+
+        Where that cannot be confirmed in bounded time, `attempt.termination` says so.
+        """
 
     def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
         """Say what came of an attempt, from what `run` returned; no I/O."""
@@ -224,6 +241,14 @@ class Kind(Protocol):
 
     async def close(self) -> None:
         """Let go of everything; repeatable."""
+
+
+@runtime_checkable
+class LeavesRemains(Protocol):
+    """A kind whose attempts may leave something running that outlives the worker, such as a container."""
+
+    async def end_remains(self, remains: Remains) -> Termination:
+        """End what an attempt of any worker left, and say what is known then."""
 
 
 class Kinds:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
-from praxis_sdk.errors import ValidationError
+from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Draft, EventType, RetryPolicy, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode
 from praxis_sdk.store.changes import request_digest
+from praxis_sdk.termination import Termination
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobPayload, JobResult
@@ -23,6 +24,9 @@ NAME: Final = "job"
 # Most jobs wait for others or end soon; memory is what cannot be shared. History corrects both.
 CPU_CORES: Final = 0.25
 _MIB: Final = 1 << 20
+_SANDBOX_GONE: Final = Termination(
+    "the launcher waited for process 1 of its PID namespace, which is gone with all in it"
+)
 _SOURCE: Final = ("code", "files", "entrypoint", "module", "command")
 # What a job does by itself is deterministic: the same again would come to the same.
 RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT, ErrorType.CRASH}))
@@ -95,13 +99,20 @@ class JobKind:
             if self._tell is not None:
                 self._tell(execution_id, line)
 
-        result = await self._executor.run(
-            payload,
-            on_output=heard,
-            on_progress=told,
-            terminating=attempt.terminated,
-            counts=lambda: not attempt.cancelled.is_set(),
-        )
+        attempt.termination = Termination(known="its sandbox was lost while it was being ended")
+        try:
+            result = await self._executor.run(
+                payload,
+                on_output=heard,
+                on_progress=told,
+                terminating=attempt.terminated,
+                counts=lambda: not attempt.cancelled.is_set(),
+            )
+        except BaseException as error:
+            if not isinstance(error, PlatformError):  # else its launcher may have died
+                attempt.termination = _SANDBOX_GONE
+            raise
+        attempt.termination = _SANDBOX_GONE
         if result.from_cache:  # what an equal job wrote is shown as if this one had written it
             heard("stdout", result.stdout.content())
             heard("stderr", result.stderr.content())

@@ -13,6 +13,7 @@ from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Execution, RetryPolicy, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode
+from praxis_sdk.termination import Remains, Termination
 from praxis_sdk.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -105,8 +106,6 @@ class ToolKind:
         execution = attempt.execution
         request = execution.request
         assert request is not None
-        if self._registry is None:
-            self._registry = self._make_registry()
         listen = self._listen
         passed_on: set[StreamName] = set()
 
@@ -120,6 +119,10 @@ class ToolKind:
             if self._tell is not None:
                 self._tell(execution.id, line)
 
+        def ended(termination: Termination) -> None:
+            attempt.termination = termination
+
+        ended(Termination(known="its engine does not say what it leaves running"))
         context = RunContext(
             execution_id=execution.id if execution.attempt == 1 else f"{execution.id}.{execution.attempt}",
             workspace=Path(request.get("workspace") or "."),
@@ -127,9 +130,12 @@ class ToolKind:
             on_output=heard,
             on_progress=told,
             keep_output_bytes=self._keep_output_bytes,
+            fencing_token=execution.token,
+            on_outside=attempt.outside,
+            on_termination=ended,
             terminating=attempt.terminated,
         )
-        outcome = await ToolRunner(self._registry).run(
+        outcome = await ToolRunner(self._engines()).run(
             _contract_of(request),
             request["args"],
             context,
@@ -140,6 +146,15 @@ class ToolKind:
         for stream in said.keys() - passed_on:  # an engine of others may pass nothing on as it arrives
             heard(stream, said[stream].encode("utf-8", "replace"))
         return outcome
+
+    async def end_remains(self, remains: Remains) -> Termination:
+        """End a container that an attempt of any worker left."""
+        return await self._engines().get_by_type(remains.engine).end_remains(remains)
+
+    def _engines(self) -> EngineRegistry:
+        if self._registry is None:
+            self._registry = self._make_registry()
+        return self._registry
 
     def collect(self, attempt: AttemptHandle, ending: Any) -> Outcome:
         """Say what came of a tool's run."""

@@ -40,6 +40,7 @@ from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import DaggerEngineSpec, EngineType
 from praxis_sdk.states import FailureCategory
+from praxis_sdk.termination import Termination
 
 TRANSFER_BOUND_S: Final = 600.0  # for an image or mounts of some gigabytes over a slow line
 
@@ -242,6 +243,13 @@ class _DaggerTool:
         self._connection.retired = True
         self._request.cancel()
         await asyncio.wait({self._request})
+
+    @property
+    def termination(self) -> Termination:
+        if self._request.done() and not self._request.cancelled() and self._request.exception() is None:
+            return Termination("the Dagger engine answered the request that ran the tool")
+        known = "cancellation requested: the request was dropped, and the Dagger engine does not say what it ended"
+        return Termination(known=known)
 
     async def export(self) -> Exports:
         result = self._request.result()

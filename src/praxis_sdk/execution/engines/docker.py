@@ -8,7 +8,7 @@ Praxis left behind, which is known by its labels.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.execution.engines.docker_container import LABEL_OWNER, check_demands
@@ -22,8 +22,12 @@ from praxis_sdk.execution.outcome import Isolation
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.log import get_logger
+from praxis_sdk.termination import Remains, Termination
 
 log = get_logger("praxis.execution.docker")
+
+PURSUIT_BOUND_S: Final = 20.0
+LEAVING_BOUND_S: Final = 2.0  # for what could not be removed before, as the engine ends
 
 
 class DockerSDKExecutionEngine(SupervisedEngine):
@@ -62,8 +66,21 @@ class DockerSDKExecutionEngine(SupervisedEngine):
             await run.start()
         except BaseException:
             await to_the_end(run.close())
+            invocation.context.ended(run.termination)
             raise
         return run
+
+    async def end_remains(self, remains: Remains) -> Termination:
+        """Remove a container of an earlier run, of any process; see `ExecutionEngine.end_remains`."""
+        try:
+            daemon = self._daemon()
+            facts = await daemon.facts(fresh=True)
+            if facts.id != remains.place:
+                known = f"{remains} is on another daemon than the one at {daemon.host}"
+                return Termination(known=known, remains=remains)
+            return Termination(await daemon.remove(remains.name, PURSUIT_BOUND_S))
+        except PlatformError as error:
+            return Termination(known=error.message, remains=remains)
 
     async def get_capabilities(self) -> dict[str, Any]:
         """Say what this engine can do, after asking the daemon."""
@@ -134,7 +151,7 @@ class DockerSDKExecutionEngine(SupervisedEngine):
         daemon = self._daemons.pop(loop, None)
         if daemon is not None:
             try:
-                await self._remove_left(daemon)
+                await self._remove_left(daemon, LEAVING_BOUND_S)
             finally:
                 await daemon.close()
 
@@ -151,9 +168,9 @@ class DockerSDKExecutionEngine(SupervisedEngine):
         if left is not None:
             self._left.add(left)
 
-    async def _remove_left(self, daemon: DockerDaemon) -> None:
+    async def _remove_left(self, daemon: DockerDaemon, bound_s: float = PURSUIT_BOUND_S) -> None:
         for name in list(self._left):
-            await daemon.remove(name)
+            await daemon.remove(name, bound_s)
             self._left.discard(name)
 
     async def _sweep(self) -> None:

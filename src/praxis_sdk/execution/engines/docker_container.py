@@ -32,6 +32,7 @@ DEFAULT_MEMORY_BYTES: Final = 2 << 30
 MAX_FILE_BYTES: Final = 1 << 30
 LABEL_EXECUTION: Final = "praxis.execution_id"
 LABEL_OWNER: Final = "praxis.owner"
+LABEL_ATTEMPT: Final = "praxis.fencing_token"
 HOSTNAME: Final = "praxis"
 HOSTS_FILE: Final = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n"
 
@@ -203,7 +204,11 @@ def create_request(
         "AttachStdin": False,
         "AttachStdout": True,
         "AttachStderr": True,
-        "Labels": {LABEL_EXECUTION: invocation.context.execution_id, LABEL_OWNER: owner},
+        "Labels": {
+            LABEL_EXECUTION: invocation.context.execution_id,
+            LABEL_ATTEMPT: str(invocation.context.fencing_token),
+            LABEL_OWNER: owner,
+        },
         # A network namespace with nothing but loopback, without the daemon's network hook, which takes longer
         # than all the rest. NetworkMode says the same to daemons that do not know the flag.
         "NetworkDisabled": network == "none",

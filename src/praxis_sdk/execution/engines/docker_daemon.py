@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HELLO_BOUND_S: Final = 10.0
 CALL_BOUND_S: Final = 60.0  # creating and starting take this long only on a machine that is on its knees
 KILL_BOUND_S: Final = 20.0
+GONE_POLL_S: Final = 0.1  # between two looks at a container that somebody else is removing
 PULL_BOUND_S: Final = 600.0
 IMAGE_KNOWN_S: Final = 60.0  # an image's configuration is asked for again after this time
 _STARTS_AT_ONCE: Final = 8  # more of them only get into each other's way
@@ -59,6 +60,7 @@ class DaemonFacts:
     """What a daemon says of itself and its host.
 
     Args:
+        id: the daemon's own name for itself, which no other daemon has.
         version: of the daemon.
         api: the newest version of the API that it speaks.
         runtimes: OCI runtimes by name.
@@ -72,6 +74,7 @@ class DaemonFacts:
         os_type: 'linux' or 'windows'.
     """
 
+    id: str
     version: str
     api: tuple[int, ...]
     runtimes: tuple[str, ...]
@@ -93,6 +96,7 @@ class DaemonFacts:
         security = [dict(_pairs(option)) for option in info.get("SecurityOptions") or ()]
         profiles = {str(option.get("name")): str(option.get("profile", "")) for option in security}
         return cls(
+            id=str(info.get("ID") or ""),
             version=str(version["Version"]),
             api=tuple(int(part) for part in str(version["ApiVersion"]).split(".")),
             runtimes=tuple(sorted(info.get("Runtimes") or ())),
@@ -272,17 +276,38 @@ class DockerDaemon:
             async with self._speaking("end a container", KILL_BOUND_S) as client:
                 await client.containers.container(container).kill(signal="SIGTERM")
 
-    async def kill(self, container: str) -> None:
+    async def kill(self, container: str, bound_s: float = KILL_BOUND_S) -> None:
         """Send SIGKILL to all of a container; it may have ended before."""
         with _ignoring(404, 409):
-            async with self._speaking("kill a container", KILL_BOUND_S) as client:
+            async with self._speaking("kill a container", bound_s) as client:
                 await client.containers.container(container).kill(signal="SIGKILL")
 
-    async def remove(self, container: str) -> None:
-        """Kill and remove a container and its volumes; it may be gone already."""
-        with _ignoring(404, 409):  # 409: somebody else is removing it
-            async with self._speaking("remove a container") as client:
-                await client.containers.container(container).delete(force=True, v=True)
+    async def remove(self, container: str, bound_s: float = CALL_BOUND_S) -> str:
+        """Kill and remove a container and its volumes; it may be gone already.
+
+        Returns:
+            The daemon's word that nothing of it is left; there is no other way to return.
+
+        Raises:
+            DaemonRefusal, EngineUnavailable: the daemon did not say so within the bound.
+        """
+        now = asyncio.get_running_loop().time
+        until = now() + bound_s
+        while True:
+            try:
+                async with self._speaking("remove a container", bound_s) as client:
+                    await client.containers.container(container).delete(force=True, v=True)
+            except DaemonRefusal as refusal:
+                words = refusal.words.lower()
+                if refusal.status == 404 and "no such container" in words and container.lower() in words:
+                    return f"the daemon has no container '{container}'"
+                if (
+                    refusal.status != 409 or now() >= until
+                ):  # 409: somebody is removing it, and it is there still
+                    raise
+                await asyncio.sleep(GONE_POLL_S)
+            else:
+                return f"the daemon confirmed the removal of container '{container}'"
 
     async def containers(self, label: str) -> Sequence[ContainerSummary]:
         """List all containers that carry a label."""

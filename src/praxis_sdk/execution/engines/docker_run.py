@@ -4,7 +4,8 @@
 
 Nothing is left behind: a container that was asked for is removed by its name, whether or not the daemon's
 answer was heard, and a request that makes something is seen through even when its caller gives up, so
-that the removal comes after it.
+that the removal comes after it. A daemon that does not answer holds up nobody for long: then the run is over
+without evidence that its container is gone, and whoever keeps the record of it pursues that by its name.
 
 How it ended is the daemon's word, never the tool's. Docker tells an exit code, and 128 + n for a signal n,
 which a program can also return by itself: so code 137 is taken for a killing only where Praxis killed or
@@ -58,9 +59,14 @@ from praxis_sdk.execution.staging import (
 )
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import FailureCategory
+from praxis_sdk.termination import Remains, Termination
 
 log = get_logger("praxis.execution.docker")
 
+END_BOUND_S: Final = 4.0  # how long the daemon may take to confirm a kill, and then a removal
+UNHEARD_BOUND_S: Final = 1.5  # and a removal after it has not answered
+TIDY_BOUND_S: Final = 10.0  # and the removal of what has ended
+LAUNCH_SLACK_S: Final = 5.0  # by how much a step of the launch may last longer than the tool may
 DRAIN_BOUND_S: Final = 20.0  # how long the daemon may take to hand over the output of an ended container
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
@@ -111,6 +117,7 @@ class DockerRun:
         self._owner = ProcessOwner.current()
         # With a random part, so that an id can be run again while its last container is being removed.
         self._name = f"praxis-{invocation.context.execution_id}-{secrets.token_hex(4)}"
+        self.remains = Remains("docker", self._name, facts.id, daemon.host)
         self._directory: Path | None = None
         self._staged: list[StagedMount] = []
         self._asked_for = False
@@ -119,6 +126,8 @@ class DockerRun:
         self._ending: asyncio.Task[int] | None = None
         self._refusal: Failure | None = None
         self._killed = False
+        self._unheard = False  # the daemon did not answer when the end was wanted
+        self._evidence = ""
         self._closing: asyncio.Task[None] | None = None
 
     # -- start
@@ -145,16 +154,17 @@ class DockerRun:
             owner=str(self._owner),
             binds=binds,
         )
+        self._invocation.context.outside(self.remains)
         async with self._daemon.starting:
             await self._create(request)
             if not self._daemon.shares_files:
                 await self._daemon.put_archive(
                     self._name, posixpath.dirname(ARGS_FILE), _archive(self._invocation.arguments_json)
                 )
-            self._stream = await self._daemon.attach(self._name)
+            self._stream = await self._promptly(self._daemon.attach(self._name), "attach to a container")
             self._reading = asyncio.create_task(self._stream.read_into(self._capture))
             try:
-                await self._daemon.start(self._name)
+                await self._promptly(self._daemon.start(self._name), "start a container")
             except DaemonRefusal as refusal:
                 self._refusal = await self._explain_start(refusal)
                 return
@@ -163,7 +173,7 @@ class DockerRun:
     async def _find_image(self) -> ImageFacts:
         name = docker_spec(self._invocation).image
         try:
-            return await self._daemon.image(name)
+            return await self._promptly(self._daemon.image(name), "describe an image")
         except DaemonRefusal as refusal:
             if refusal.status == 400:
                 raise _bad_image(name, refusal) from refusal
@@ -214,7 +224,8 @@ class DockerRun:
         self._asked_for = True
         try:
             # Once sent, the request is seen through: only then does removing the container remove it for good.
-            await to_the_end(self._daemon.create(self._name, request))
+            creating = to_the_end(self._daemon.create(self._name, request), patience_s=END_BOUND_S)
+            await self._promptly(creating, "create a container")
         except DaemonRefusal as refusal:
             if refusal.status == 404:  # the image was removed a moment ago
                 self._daemon.forget_image(request["Image"])
@@ -222,6 +233,19 @@ class DockerRun:
                     f"engineSpec.image: '{request['Image']}' is not there any more", remedy="run it again"
                 ) from refusal
             raise _refused(refusal, docker_spec(self._invocation)) from refusal
+
+    async def _promptly(self, deed: Awaitable[T], words: str) -> T:
+        """Do a step of the launch within the time that the tool itself may take, and a little more."""
+        bound_s = self._invocation.timeout_s + LAUNCH_SLACK_S
+        try:
+            async with asyncio.timeout(bound_s):
+                return await deed
+        except TimeoutError as error:
+            self._unheard = True
+            raise EngineUnavailable(
+                f"the Docker daemon at {self._daemon.host} did not {words} within {bound_s:g} s",
+                remedy="look at its log ('journalctl -u docker'), or restart it",
+            ) from error
 
     async def _explain_start(self, refusal: DaemonRefusal) -> Failure:
         """Say which program could not be started, going by what the daemon recorded.
@@ -242,6 +266,7 @@ class DockerRun:
             return Exit(refusal=self._refusal)
         assert self._ending is not None
         code = await asyncio.shield(self._ending)
+        self._evidence = f"the daemon reported the end of container '{self._name}' (exit code {code})"
         await self._drain()
         if self._killed and code == _KILLED:
             return Exit(signal=int(signals.SIGKILL))
@@ -266,8 +291,21 @@ class DockerRun:
     async def kill(self) -> None:
         """End everything in the container; see `RunningTool.kill`."""
         self._killed = True
-        if self._refusal is None:
-            await self._daemon.kill(self._name)
+        if self._refusal is not None:
+            return
+        try:
+            await self._daemon.kill(self._name, END_BOUND_S)
+        except PlatformError:
+            self._unheard = True
+            raise
+
+    @property
+    def termination(self) -> Termination:
+        """What the daemon said of the container's end; see `RunningTool.termination`."""
+        if self._evidence or not self._asked_for:
+            return Termination(self._evidence or "no container was made")
+        known = f"the Docker daemon at {self._daemon.host} has not confirmed that container '{self._name}' is gone"
+        return Termination(known=known, remains=self.remains)
 
     async def export(self) -> Exports:
         """Copy back what changed; see `RunningTool.export`."""
@@ -295,7 +333,9 @@ class DockerRun:
                     if not task.cancelled():
                         task.exception()  # whoever waited has heard of it
             if self._asked_for:
-                await self._daemon.remove(self._name)
+                bound_s = TIDY_BOUND_S if self._evidence else END_BOUND_S
+                removed = await self._daemon.remove(self._name, UNHEARD_BOUND_S if self._unheard else bound_s)
+                self._evidence = self._evidence or removed
                 left = None
         except PlatformError as error:
             # The outcome stands, and the engine tries again; at the latest the next process does.
@@ -346,12 +386,15 @@ class DockerRun:
         )
 
 
-async def to_the_end(deed: Awaitable[T], abandon: Callable[[], object] | None = None) -> T:
+async def to_the_end(
+    deed: Awaitable[T], abandon: Callable[[], object] | None = None, patience_s: float | None = None
+) -> T:
     """Await what must not be left half done: a cancellation is passed on once it is over.
 
     Args:
         deed: what is bounded in time by itself.
         abandon: called at a cancellation, to make it end sooner.
+        patience_s: how long it is waited for after a cancellation, in seconds; None: to its end.
     """
     task = asyncio.ensure_future(deed)
     try:
@@ -359,9 +402,14 @@ async def to_the_end(deed: Awaitable[T], abandon: Callable[[], object] | None = 
     except asyncio.CancelledError:
         if abandon is not None:
             abandon()
+        loop = asyncio.get_running_loop()
+        until = None if patience_s is None else loop.time() + patience_s
         while not task.done():
+            if until is not None and loop.time() >= until:
+                task.cancel()
+                until = None
             try:
-                await asyncio.wait({task})
+                await asyncio.wait({task}, timeout=None if until is None else until - loop.time())
             except asyncio.CancelledError:
                 continue  # once is enough to be told
         if not task.cancelled():

@@ -28,6 +28,7 @@ from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Reso
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.execution.specs import EngineType, LocalEngineSpec
 from praxis_sdk.states import FailureCategory
+from praxis_sdk.termination import Termination
 
 SAFE_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -199,6 +200,12 @@ class _LocalTool:
 
     async def kill(self) -> None:
         self._release_control()
+
+    @property
+    def termination(self) -> Termination:
+        if self._status:
+            return Termination("its warden waited for every process that the tool started, and none is left")
+        return Termination(known="its warden was killed; what the tool started may run on")
 
     async def export(self) -> Exports:
         return Exports()  # a process of the host writes where it writes

@@ -52,6 +52,7 @@ from praxis_sdk.errors import EngineUnavailable, PraxisError, ValidationError
 from praxis_sdk.execution.engines.mcp_answer import Answer, AnswerTooLargeError, CallRefusedError, RemoteTool
 from praxis_sdk.execution.specs import RemoteMCPEngineSpec
 from praxis_sdk.states import FailureCategory
+from praxis_sdk.termination import Termination
 
 CONNECT_TIMEOUT_S: Final = 10.0  # a server that takes longer to accept a connection is not there
 GOODBYE_TIMEOUT_S: Final = 2.0  # for telling the server that a call is abandoned and the session over
@@ -76,6 +77,8 @@ _NO_ANSWER: Final = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR, 
 for _name in ("mcp.client", "httpx2", "httpcore2"):
     if (_logger := logging.getLogger(_name)).level == logging.NOTSET:
         _logger.setLevel(logging.CRITICAL)
+
+_CANCELLED: Final = b'"notifications/cancelled"'
 
 ProgressLine = Callable[[str], None]
 
@@ -159,6 +162,7 @@ class ToolCall:
         self._call = anyio.CancelScope()
         self._calling = False
         self._abandoned = False
+        self._wire: _Wire | None = None
 
     async def answer(self) -> Answer | None:
         """Make the call; awaited once.
@@ -175,6 +179,7 @@ class ToolCall:
         try:
             with self._whole:
                 async with _connected(self._server, self._answer_limit_bytes) as (client, wire):
+                    self._wire = wire
                     await _find(client, self._tool, self._server)
                     with self._call:
                         self._calling = True
@@ -193,6 +198,17 @@ class ToolCall:
             self._call.cancel()
         else:
             self._whole.cancel()
+
+    @property
+    def termination(self) -> Termination:
+        """What is known of a call that was abandoned: no signal reaches another machine."""
+        if not self._calling:
+            return Termination("the tool had not been called yet")
+        told = (
+            "took the notification" if self._wire is not None and self._wire.notified else "was not notified"
+        )
+        known = f"cancellation requested: {self._server.place} {told}, and the connection was closed"
+        return Termination(known=f"{known}; whether it ended the tool is not known")
 
     def _bound_goodbye(self) -> None:
         self._whole.deadline = min(self._whole.deadline, anyio.current_time() + GOODBYE_TIMEOUT_S)
@@ -327,6 +343,7 @@ class _Wire:
         self._limit_bytes = limit_bytes
         self.failure: PraxisError | None = None
         self.too_large = False
+        self.notified = False  # the server took the word that the call is over
 
     @property
     def failed(self) -> bool:
@@ -343,6 +360,8 @@ class _Wire:
         if response.request.method != "POST":
             return  # the SDK can do without the optional GET stream, and without DELETE
         self.failure = None
+        with contextlib.suppress(httpx2.RequestNotRead):  # one that was redirected is not kept
+            self.notified |= response.status_code < 300 and _CANCELLED in response.request.content
         place, status = self._server.place, response.status_code
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             self.failure = EngineUnavailable(f"{place} compresses its answers, though it was asked not to")

@@ -26,6 +26,7 @@ from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limi
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.execution.specs import EngineType, RemoteMCPEngineSpec
 from praxis_sdk.states import FailureCategory
+from praxis_sdk.termination import Termination
 
 if TYPE_CHECKING:
     from praxis_sdk.execution.engines.mcp_client import ToolCall
@@ -138,6 +139,7 @@ class RemoteCall:
     def __init__(self, call: ToolCall, capture: OutputCapture) -> None:
         self._call = call
         self._capture = capture
+        self._answered = False
         self._task = asyncio.ensure_future(self._perform())
 
     async def wait(self) -> Exit:
@@ -150,6 +152,14 @@ class RemoteCall:
     async def kill(self) -> None:
         """Tell the server that the call is over, and close the connection."""
         self._call.abandon()
+
+    @property
+    def termination(self) -> Termination:
+        """What is known of a tool on another machine: its answer, or what the server was told."""
+        if self._answered:
+            return Termination("the server answered the call")
+        termination: Termination = self._call.termination
+        return termination
 
     async def export(self) -> Exports:
         """Export nothing: a remote tool has no mounts."""
@@ -172,6 +182,7 @@ class RemoteCall:
             return Exit(refusal=Failure(refused.category, str(refused)))
         if answer is None:
             return Exit()
+        self._answered = True
         if answer.failed:
             text = answer.text or "the server does not say what"
             self._capture.feed("stderr", text.encode("utf-8", errors="replace"))

@@ -35,6 +35,7 @@ from praxis_sdk.sandbox import (
     SandboxExit,
 )
 from praxis_sdk.states import FailureCategory
+from praxis_sdk.termination import Termination
 from praxis_sdk.units import parse_bytes
 
 _ARGS_FILE: Final = f"{INLINE_DIRECTORY}/args.json"
@@ -147,6 +148,7 @@ class _SandboxTool:
         self._readers: list[PipeReader] = []
         self._sandbox: Sandbox | None = None
         self._private: Path | None = None
+        self._gone = False
 
     async def start(self, launcher: Launcher, spec: SandboxEngineSpec) -> None:
         content = self._invocation.arguments_json
@@ -198,14 +200,26 @@ class _SandboxTool:
         )
 
     async def close(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.kill()
-            await self._sandbox.wait()
-            self._sandbox.close()
-        for reader in self._readers:
-            reader.close()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
+        try:
+            if self._sandbox is not None:
+                self._sandbox.kill()
+                await self._sandbox.wait()
+                self._gone = True
+        finally:
+            if self._sandbox is not None:
+                self._sandbox.close()
+            for reader in self._readers:
+                reader.close()
+            if self._private is not None:
+                shutil.rmtree(self._private, ignore_errors=True)
+
+    @property
+    def termination(self) -> Termination:
+        if self._gone:
+            return Termination(
+                "the launcher waited for process 1 of its PID namespace, which is gone with all in it"
+            )
+        return Termination(known="the launcher died, and the kernel was left to kill its sandboxes")
 
     @property
     def _started(self) -> Sandbox:

@@ -26,6 +26,7 @@ from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus
+from praxis_sdk.termination import Termination
 
 log = get_logger("praxis.execution")
 
@@ -49,6 +50,10 @@ class RunningTool(Protocol):
 
     async def close(self) -> None:
         """Free everything that belongs to the run; called once, whatever happened."""
+
+    @property
+    def termination(self) -> Termination:
+        """What is known of the end: evidence from the kernel or the daemon, or none; asked for after `close`."""
 
 
 class SupervisedEngine(ExecutionEngine):
@@ -95,6 +100,7 @@ class SupervisedEngine(ExecutionEngine):
         kept = {} if keep is None else {"head_bytes": keep, "tail_bytes": min(keep, TAIL_BYTES)}
         capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output, **kept)
         events = log.bind(tool=contract.name, engine=str(self.engine_type), execution_id=ctx.execution_id)
+        ctx.ended(Termination(evidence="nothing of it was started"))  # a launch that fails leaves nothing
         events.info("tool.started", timeout_s=invocation.timeout_s)
         began = time.monotonic()
         try:
@@ -121,6 +127,7 @@ class SupervisedEngine(ExecutionEngine):
 
     async def _supervise(self, invocation: Invocation, capture: OutputCapture, began: float) -> ToolOutcome:
         running = await self.launch(invocation, capture)
+        invocation.context.ended(Termination(known="it was started, and nothing has been heard of its end"))
         try:
             asked = invocation.context.terminating
             exit_, timed_out = await _until_end(running, invocation.timeout_s, capture, asked)
@@ -130,7 +137,12 @@ class SupervisedEngine(ExecutionEngine):
             killed = timed_out or exit_.limit is Limit.OUTPUT or exit_.exit_code is None
             exports = Exports() if killed else await running.export()
         finally:
-            await asyncio.shield(running.close())
+            try:
+                await asyncio.shield(running.close())
+            finally:
+                invocation.context.ended(running.termination)
+        left = running.termination
+        unconfirmed = () if left.confirmed else (f"its end is not confirmed: {left.known}",)
         return ToolOutcome(
             tool=invocation.contract.name,
             execution_id=invocation.context.execution_id,
@@ -152,7 +164,7 @@ class SupervisedEngine(ExecutionEngine):
             usage=exit_.usage,
             exports=exports,
             failure=failure,
-            notes=(*invocation.notes, *exports.skipped),
+            notes=(*invocation.notes, *unconfirmed, *exports.skipped),
         )
 
 
@@ -166,7 +178,7 @@ async def _until_end(
         events: set[asyncio.Future[Any]] = {ending, capture.overflow}
         await asyncio.wait(events, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         ended_by_itself = ending.done()
-        exit_ = ending.result() if ended_by_itself else await _kill(running, ending)
+        exit_ = ending.result() if ended_by_itself else await _kill(running, ending) or Exit()
         if capture.overflow.done():
             return replace(exit_, limit=Limit.OUTPUT), False
         return exit_, not ended_by_itself
@@ -187,9 +199,11 @@ async def _terminate(running: RunningTool, asked: asyncio.Event) -> None:
         log.warning("tool.not_asked_to_end", detail=str(error))  # the caller kills it anyway
 
 
-async def _kill(running: RunningTool, ending: asyncio.Future[Exit]) -> Exit:
-    await running.kill()
+async def _kill(running: RunningTool, ending: asyncio.Future[Exit]) -> Exit | None:
+    """Kill a tool; returns how it ended, or None where nothing says so: then `termination` tells what is known."""
     try:
+        await running.kill()
         return await asyncio.wait_for(asyncio.shield(ending), KILL_BOUND_S)
-    except TimeoutError as error:
-        raise PlatformError(f"the tool was killed and is not gone after {KILL_BOUND_S:g} s") from error
+    except (TimeoutError, PlatformError) as error:
+        log.warning("tool.end_not_confirmed", detail=str(error) or f"not gone after {KILL_BOUND_S:g} s")
+        return None
