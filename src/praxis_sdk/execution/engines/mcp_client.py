@@ -10,7 +10,7 @@ others end it through `abandon` alone.
 What a server answers is data from a stranger. It is bounded before it is parsed, never decompressed,
 and never quoted in an error of the platform: a server that is shown a token could hand it back there.
 The SDK hides the HTTP status behind errors of its own, and turns some failures of the network into
-answers; so `_Wire` watches the responses themselves, and `_explained` judges by what it saw.
+answers; so `Wire` watches the responses themselves, and `_explained` judges by what it saw.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
@@ -48,9 +46,9 @@ from mcp_types import (
 )
 
 from praxis_sdk import __version__
-from praxis_sdk.errors import EngineUnavailable, PraxisError, ValidationError
+from praxis_sdk.errors import EngineUnavailable, PraxisError
 from praxis_sdk.execution.engines.mcp_answer import Answer, AnswerTooLargeError, CallRefusedError, RemoteTool
-from praxis_sdk.execution.specs import RemoteMCPEngineSpec
+from praxis_sdk.execution.engines.mcp_http import Server, Wire, printable
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
 
@@ -63,8 +61,6 @@ MAX_NAMES_SHOWN: Final = 10
 MAX_NAMES_COMPARED: Final = 1000
 MAX_NAME_CHARS: Final = 128  # what MCP allows
 
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FRAMING_HEADERS: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 _ANSWER: Final[pydantic.TypeAdapter[CallToolResult | InputRequiredResult]] = pydantic.TypeAdapter(
     CallToolResult | InputRequiredResult
 )
@@ -78,58 +74,7 @@ for _name in ("mcp.client", "httpx2", "httpcore2"):
     if (_logger := logging.getLogger(_name)).level == logging.NOTSET:
         _logger.setLevel(logging.CRITICAL)
 
-_CANCELLED: Final = b'"notifications/cancelled"'
-
 ProgressLine = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Server:
-    """An MCP server and how to present oneself to it.
-
-    Args:
-        url: its streamable HTTP endpoint.
-        headers: HTTP headers to send.
-        token: bearer token; None for none.
-    """
-
-    url: httpx2.URL
-    headers: Mapping[str, str] = field(repr=False)
-    token: str | None = field(repr=False)
-
-    @classmethod
-    def of(cls, spec: RemoteMCPEngineSpec) -> Server:
-        """Read the server from a spec.
-
-        Raises:
-            ValidationError: address, headers or token cannot be sent; none of them is quoted.
-        """
-        try:
-            url = httpx2.URL(spec.address)
-        except httpx2.InvalidURL as error:
-            raise ValidationError(
-                "engineSpec.address: not a URL", remedy="write https://host/path"
-            ) from error
-        if not url.host:
-            raise ValidationError("engineSpec.address: names no host", remedy="write https://host/path")
-        for name, value in spec.headers.items():
-            if not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING_HEADERS:
-                raise ValidationError(f"engineSpec.headers: {name[:100]!r} is not a header that can be set")
-            if not _fits_in_header(value):
-                raise ValidationError(f"engineSpec.headers.{name}: only printable ASCII can be sent")
-        if spec.auth_token is not None and not (spec.auth_token and _fits_in_header(spec.auth_token)):
-            raise ValidationError("engineSpec.auth_token: only printable ASCII can be sent, and not nothing")
-        return cls(url=url, headers=spec.headers, token=spec.auth_token)
-
-    @property
-    def place(self) -> str:
-        """The address for people: without user name, password, query and fragment, which may be secret."""
-        return str(self.url.copy_with(userinfo=b"", query=None, fragment=None))
-
-    def sign(self, request: httpx2.Request) -> httpx2.Request:
-        """Put the bearer token on a request; the SDK sends none to another origin."""
-        request.headers["Authorization"] = f"Bearer {self.token}"
-        return request
 
 
 class ToolCall:
@@ -162,7 +107,7 @@ class ToolCall:
         self._call = anyio.CancelScope()
         self._calling = False
         self._abandoned = False
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
 
     async def answer(self) -> Answer | None:
         """Make the call; awaited once.
@@ -213,7 +158,7 @@ class ToolCall:
     def _bound_goodbye(self) -> None:
         self._whole.deadline = min(self._whole.deadline, anyio.current_time() + GOODBYE_TIMEOUT_S)
 
-    async def _ask(self, client: Client, wire: _Wire) -> Answer:
+    async def _ask(self, client: Client, wire: Wire) -> Answer:
         request = CallToolRequest(params=CallToolRequestParams(name=self._tool, arguments=self._arguments))
         try:
             # Not `client.call_tool`: that checks the answer against the server's own schema, whose
@@ -259,16 +204,10 @@ async def list_tools(server: Server, timeout_s: float, answer_limit_bytes: int) 
         raise EngineUnavailable(f"{server.place} sent a list of tools that is too large") from error
 
 
-def printable(text: str, limit_chars: int) -> str:
-    """Make one bounded line of what a stranger wrote, without control characters."""
-    line = "".join(char if char.isprintable() else " " for char in text[: limit_chars + 1])
-    return line if len(line) <= limit_chars else line[: limit_chars - 1] + "…"
-
-
 @contextlib.asynccontextmanager
-async def _connected(server: Server, answer_limit_bytes: int) -> AsyncIterator[tuple[Client, _Wire]]:
+async def _connected(server: Server, answer_limit_bytes: int) -> AsyncIterator[tuple[Client, Wire]]:
     """Open a session, and turn what goes wrong in it into one error that says so."""
-    wire = _Wire(server, answer_limit_bytes)
+    wire = Wire(server, answer_limit_bytes)
     headers = httpx2.Headers(dict(server.headers))
     headers["Accept-Encoding"] = "identity"
     try:
@@ -335,94 +274,7 @@ async def _tool_pages(client: Client, server: Server) -> AsyncGenerator[list[Rem
     raise EngineUnavailable(f"{server.place} lists tools without end: {MAX_TOOL_PAGES} pages were read")
 
 
-class _Wire:
-    """Watches the HTTP responses of one session, and bounds them."""
-
-    def __init__(self, server: Server, limit_bytes: int) -> None:
-        self._server = server
-        self._limit_bytes = limit_bytes
-        self.failure: PraxisError | None = None
-        self.too_large = False
-        self.notified = False  # the server took the word that the call is over
-
-    @property
-    def failed(self) -> bool:
-        """Whether the latest message got no MCP answer, for a reason that was seen here."""
-        return self.too_large or self.failure is not None
-
-    async def see(self, response: httpx2.Response) -> None:
-        """Judge a response before the SDK does.
-
-        Raises:
-            PraxisError: going on makes no sense.
-        """
-        response.stream = _Bounded(response.stream, self, self._limit_bytes)
-        if response.request.method != "POST":
-            return  # the SDK can do without the optional GET stream, and without DELETE
-        self.failure = None
-        with contextlib.suppress(httpx2.RequestNotRead):  # one that was redirected is not kept
-            self.notified |= response.status_code < 300 and _CANCELLED in response.request.content
-        place, status = self._server.place, response.status_code
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
-            self.failure = EngineUnavailable(f"{place} compresses its answers, though it was asked not to")
-            raise self.failure
-        if status in (401, 403):
-            self.failure = self._refused(status)
-            raise self.failure
-        if status == 413:
-            message = f"args: larger than {place} takes (HTTP 413)"
-            self.failure = CallRefusedError(FailureCategory.VALIDATION_ERROR, message)
-        elif response.has_redirect_location:
-            # The SDK follows within the same origin; then the next response takes this one's place.
-            self.failure = EngineUnavailable(
-                f"{place} redirects to {_origin_of(response)} and was not followed there (HTTP {status})",
-                remedy="put the final URL in engineSpec.address",
-            )
-        elif status >= 400 and not await _is_json_rpc(response):
-            found = "no MCP endpoint there" if status in (404, 405) else "the server did not take the message"
-            self.failure = EngineUnavailable(f"{place} answers HTTP {status}: {found}")
-
-    def _refused(self, status: int) -> CallRefusedError:
-        fault, remedy = "does not accept it", "is it right, not expired, and meant for this server?"
-        if self._server.token is None:
-            fault, remedy = "wants credentials", "set engineSpec.auth_token"
-        message = f"engineSpec.auth_token: {self._server.place} {fault} (HTTP {status})"
-        return CallRefusedError(FailureCategory.VALIDATION_ERROR, message, remedy=remedy)
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    """The body of a response, up to a limit."""
-
-    def __init__(self, body: Any, wire: _Wire, limit_bytes: int) -> None:
-        self._body = body
-        self._wire = wire
-        self._room_bytes = limit_bytes
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body:
-            self._room_bytes -= len(chunk)
-            if self._room_bytes < 0:
-                self._wire.too_large = True
-                # Of this type, because the SDK would try to resume a stream that broke otherwise.
-                raise httpx2.SSEError("over the limit")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
-
-
-async def _is_json_rpc(response: httpx2.Response) -> bool:
-    """Tell whether an HTTP error carries an answer of MCP; the SDK reads the body again from memory."""
-    if not response.headers.get("content-type", "").lower().startswith("application/json"):
-        return False
-    try:
-        body = await response.aread()
-    except httpx2.TransportError:
-        return False
-    return b'"jsonrpc"' in body
-
-
-def _explained(error: Exception, server: Server, wire: _Wire) -> Exception:
+def _explained(error: Exception, server: Server, wire: Wire) -> Exception:
     """Find the one thing that went wrong among what the SDK's task groups raise together."""
     leaves = list(_leaves(error))
     if wire.too_large:
@@ -492,16 +344,3 @@ def _connect_fault(error: BaseException) -> str:
             inner += fault.exceptions
         seen += [cause for cause in inner if cause is not None and cause not in seen]
     return "no connection"
-
-
-def _origin_of(response: httpx2.Response) -> str:
-    """Name where a redirect leads: scheme, host and port, for the rest is the server's to write."""
-    try:
-        target = response.request.url.join(response.headers["location"])
-    except (httpx2.InvalidURL, ValueError):
-        return "an address that is none"
-    return printable(f"{target.scheme}://{target.netloc.decode('ascii', errors='replace')}", 200)
-
-
-def _fits_in_header(value: str) -> bool:
-    return value.isascii() and value.isprintable()
