@@ -95,12 +95,38 @@ CASES = [
     ),
     # -- through the harness ----------------------------------------------------------------------------------------
     Case("a value longer than its limit is too long", "'x' * 70_000", exceeds("outputs_bytes")),
-    Case("an honest integer of 100 bits is refused in words", "2**100", BAD_RESULT, says="64 bits"),
-    Case("an honest half of a surrogate pair is refused in words", r"'\udcff'", BAD_RESULT, says="surrogate"),
-    Case("an honest NaN is null", "[float('nan'), float('inf'), 1.5]", OK, outputs=[None, None, 1.5]),
+    Case(
+        "an honest integer of 100 bits is refused in words",
+        "def main(): return 2**100",
+        BAD_VALUE,
+        says="64 bits",
+    ),
+    Case(
+        "an honest half of a surrogate pair is refused in words",
+        r"def main(): return '\udcff'",
+        BAD_VALUE,
+        says="surrogate",
+    ),
+    Case(
+        "an integer of 100 bits as the last line is shown",
+        "2**100",
+        OK,
+        outputs={"repr": str(2**100), "type": "int"},
+    ),
+    Case("an honest NaN is null", "[float('nan'), 1.5]", OK, outputs=[None, 1.5]),
     Case("a value nested 64 deep is kept", "x = []\nfor _ in range(63): x = [x]\nx", OK),
-    Case("a value nested 70 deep is refused", "x = []\nfor _ in range(70): x = [x]\nx", BAD_VALUE),
-    Case("a value that holds itself is refused", "x = []\nx.append(x)\nx", BAD_VALUE),
+    Case(
+        "a value nested 70 deep is refused",
+        "x = []\nfor _ in range(70): x = [x]\ndef main(): return x",
+        BAD_VALUE,
+    ),
+    Case("a value that holds itself is refused", "x = []\nx.append(x)\ndef main(): return x", BAD_VALUE),
+    Case(
+        "a last line that holds itself is shown",
+        "x = []\nx.append(x)\nx",
+        OK,
+        outputs={"repr": "[[...]]", "type": "list"},
+    ),
     Case("bytes and sets become what JSON has", "[b'a', {2, 1}]", OK, outputs=["a", [1, 2]]),
     Case(
         "an object that computes for ever ends",

@@ -101,7 +101,7 @@ def zygote_of(environment: Environment) -> Zygote:
     base = environment.base_prefix
     return Zygote(
         python=Path(INSIDE, "bin/python"),
-        program=Path(harness.__file__),
+        program=Path(harness.__file__).parent,
         search_paths=(Path(INSIDE, environment.site_packages.relative_to(environment.prefix)),),
         binds=(Bind(environment.prefix, INSIDE), *(() if is_system_path(base) else (base,))),
         preload=environment.preload,

@@ -72,7 +72,11 @@ def failure_of(
     if findings.code is not None or exit_.exit_code != 0:
         code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
         return None, JobFailure(
-            category=FailureCategory.USER_CODE_ERROR,
+            category=(
+                FailureCategory.VALIDATION_ERROR
+                if code == FailureCode.INVALID_PAYLOAD
+                else FailureCategory.USER_CODE_ERROR
+            ),
             code=code,
             message=findings.message or f"exited with code {exit_.exit_code}",
             traceback=findings.traceback or None,

@@ -13,7 +13,6 @@ standard descriptors, the socket object.
 from __future__ import annotations
 
 import errno
-import functools
 import gc
 import os
 import signal
@@ -38,8 +37,8 @@ class Program:
     """What a zygote's children run.
 
     Attributes:
-        begin: takes the order behind a descriptor; returns what carries it out and then returns the exit code, or the
-            command line of a program that does.
+        begin: takes the order behind a descriptor; returns what carries it out and then returns the exit code or raises
+            SystemExit with it, or the command line of a program that does.
         rehearse: goes through what every order needs, and leaves nothing of it; None where the program has none. It is
             called in the zygote, so that children find code that the interpreter has learnt.
     """
@@ -90,7 +89,7 @@ def live(
     program: Program,
     handlers: Sequence[Callable[[], object]],
 ) -> NoReturn:
-    """Run the whole life of a child; never returns into the zygote's code.
+    """Run the whole life of a child; never returns into the zygote's code, but leaves through it by SystemExit.
 
     Args:
         channel: the zygote's own socket, whose descriptor becomes that of the child's.
@@ -128,19 +127,26 @@ def live(
         init.report_failure(channel, problem)
         os._exit(1)
     try:
-        act = functools.partial(attack.main, 0) if command["canary"] else program.begin(0)
+        if command["canary"]:
+            kernel.close_range(init.CHANNEL)
+            os._exit(attack.main(0) & 0xFF)
+        act = program.begin(0)
         kernel.close_range(init.CHANNEL + (not callable(act)))
         if not callable(act):
             _accompany(act, channel)
+        channel.detach()  # the number is the work's now
         for handler in handlers:
             handler()
         gc.enable()
-        os._exit(act() & 0xFF)
+        status = act()
+    except SystemExit:
+        raise
     except BaseException:  # noqa: BLE001 - likewise
         traceback.print_exc()
         sys.stderr.flush()
-    finally:
         os._exit(1)
+    # Nothing on the way out of the zygote's frames catches it: the interpreter comes to its own end, in full.
+    raise SystemExit(status & 0xFF)
 
 
 def _accompany(argv: list[str], channel: socket.socket) -> NoReturn:

@@ -160,8 +160,8 @@ class Generation:
         files = {
             f"{baseroot.LIBRARY}/sandbox/{name}.py": (package / f"{name}.py").read_bytes() for name in MODULES
         }
-        program = Path(settings["program"])
-        files[f"{PROGRAM}/{program.name}"] = program.read_bytes()
+        for path in _program_files(settings):
+            files[f"{PROGRAM}/{path.name}"] = path.read_bytes()
         root = baseroot.build(POINTS, [(source, target) for source, target in settings["binds"]], files)
         entrances = [] if self._group is None else self._group.entrances()
         report, reporter = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -200,7 +200,8 @@ class Generation:
             "isolation": nursery.ISOLATION | kernel.CLONE_PARENT,
             "preload": settings["preload"],
             "search_paths": settings["search_paths"],
-            "program": f"{PROGRAM}/{os.path.basename(settings['program'])}",
+            "program": f"{PROGRAM}/{_program_files(settings)[0].name}",
+            "program_name": _program_name(Path(settings["program"])),
         }
         fd = wire.memory_file("praxis-filter", self._nursery.closing_filter)
         try:
@@ -354,6 +355,22 @@ def check_points(plan: mounts.Plan) -> None:
     if not set(plan.root_points) <= set(POINTS):
         text = f"a forked job can mount only below {baseroot.WORKDIR} and {baseroot.TMP}"
         raise StartError("mounts", 0, text, by_host=False)
+
+
+def _program_files(settings: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a zygote's program; of a package, what is to be imported comes first."""
+    program = Path(settings["program"])
+    return sorted(program.glob("*.py")) if program.is_dir() else [program]
+
+
+def _program_name(program: Path) -> str:
+    """Return the name by which a program's modules import each other."""
+    names = [program.stem]
+    if program.is_dir():
+        while (program.parent / "__init__.py").exists():
+            program = program.parent
+            names.insert(0, program.name)
+    return ".".join(names)
 
 
 def _pid_of(pidfd: int) -> int:

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import types
 
 from praxis_sdk.sandbox import forked, init, kernel, verify, wire
 
@@ -106,11 +107,19 @@ def _load(channel: socket.socket, settings: dict[str, Any]) -> forked.Program:
     path = settings["program"]
     wire.send(channel, wire.encode({"loading": path}))
     try:
-        spec = importlib.util.spec_from_file_location(os.path.basename(path).removesuffix(".py"), path)
+        name = settings["program_name"]
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        parts = name.split(".")
+        for end in range(1, len(parts)):  # the packages around it, of which nothing else is here
+            parent = ".".join(parts[:end])
+            sys.modules.setdefault(parent, types.ModuleType(parent)).__path__ = []
+        sys.modules[name] = module
         spec.loader.exec_module(module)
+        for own in [own for own in sys.modules if own.split(".")[0] == parts[0]]:
+            del sys.modules[own]  # a job that imports one of this name shall find its own
         begin = getattr(module, "begin", None) or functools.partial(functools.partial, module.main)
         program = forked.Program(begin, getattr(module, "rehearse", None))
     except BaseException as problem:

@@ -7,7 +7,7 @@ from typing import Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs import notebook
-from praxis_sdk.jobs.adapters.base import NOT_A_FILE, Findings, Report, RuntimeAdapter, Work
+from praxis_sdk.jobs.adapters.base import NOT_A_FILE, Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
@@ -39,6 +39,8 @@ class PythonAdapter(RuntimeAdapter):
             raise ValidationError(
                 "payload.code: missing", remedy="give 'code', or 'files' and an 'entrypoint'"
             )
+        if not payload.files:  # as a script has it: for those who read it, or start it again
+            files = (*files, WorkFile(name, code.encode("utf-8", "surrogatepass")))
         return Work(
             files=files,
             python={
@@ -71,7 +73,11 @@ class PythonAdapter(RuntimeAdapter):
                 traceback=str(error.get("traceback", "")),
             )
         if "bad_value" in result:
-            return Findings(code="bad_value", message=f"the returned value is no JSON: {result['bad_value']}")
+            return Findings(
+                code="bad_value", message=f"main returned what is not JSON: {result['bad_value']}"
+            )
+        if "bad_parameter" in result:
+            return Findings(code=FailureCode.INVALID_PAYLOAD, message=f"payload.{result['bad_parameter']}")
         if report.exit_code != 0:
             return Findings(code="exit_nonzero", message=f"exited with code {report.exit_code}")
         return Findings(outputs=result.get("value"))
