@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import AtHome, ContractWriter
+from tests.cli.conftest import AtHome, ContractWriter, environment, only_line, praxis_after
 
 MIB = 1 << 20
 
@@ -147,3 +149,96 @@ def test_an_equal_job_shows_what_the_first_one_wrote(at_home: AtHome) -> None:
     assert result["from_cache"]
     assert base64.b64decode(result["stdout"]["base64"]) == first.stdout
     assert result["stderr"]["text"] == "and\n"
+
+
+NO_WATCHES = """
+import errno, os, selectors, stat
+register = selectors.EpollSelector.register
+def refuse_pipes(self, fileobj, events, data=None):
+    fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return register(self, fileobj, events, data)
+selectors.EpollSelector.register = refuse_pipes
+"""
+
+
+@pytest.mark.parametrize("engine", ["sandbox", "local", "job"])
+def test_a_host_without_epoll_watches_is_the_platforms_trouble(
+    at_home: AtHome, write_contract: ContractWriter, engine: str
+) -> None:
+    trust = "trusted" if engine == "local" else "untrusted"
+    contract = write_contract("echo x", engine="local" if engine == "job" else engine, trust=trust)
+    words = ("exec", "-c", "1") if engine == "job" else ("run", contract)
+    done = praxis_after(NO_WATCHES, *words, env=at_home.variables)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert "output cannot be read: No space left on device" in only_line(done.stderr)
+    failure = at_home.json("show", the_id(at_home))["execution"]["failure"]
+    assert (failure["category"], failure["error_type"]) == ("INTERNAL_ERROR", "transient")
+
+
+# Says at its end what the kernel counted as its peak of memory, in KiB.
+WITH_PEAK = """
+import atexit, os, re
+def say():
+    peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+    open(os.environ["PEAK_FILE"], "w").write(peak)
+atexit.register(say)
+"""
+
+
+def peak_mib(at_home: AtHome, *words: str | Path, stdout: int = subprocess.DEVNULL) -> float:
+    """Run the command and return its peak of memory in MiB."""
+    file = at_home.cwd / "peak"
+    code = f"import sys\n{WITH_PEAK}\nfrom praxis_sdk.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=environment(**at_home.variables, PEAK_FILE=str(file)),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        check=False,
+        timeout=100,
+    )
+    return int(file.read_text()) / 1024
+
+
+def test_much_output_never_sits_in_memory(at_home: AtHome, write_contract: ContractWriter) -> None:
+    code = "import sys\nfor _ in range(300): sys.stdout.write('x' * (1 << 20))"
+    contract = write_contract(spec=python(code), engine="sandbox", trust="untrusted")
+    least = peak_mib(at_home, "run", write_contract("true", file="least.yaml"))
+    assert peak_mib(at_home, "run", contract) < least + 60
+    assert peak_mib(at_home, "submit", "--tool", contract, "--wait") < least + 90
+    local = write_contract(spec=python(code), file="local.yaml")
+    assert peak_mib(at_home, "run", local) < least + 60
+    assert peak_mib(at_home, "run", contract, "--json") < least + 150
+    assert database_bytes(at_home.home) < 4 * 19 * MIB
+    one = at_home.json("ps", "--all")["executions"][0]["id"]
+    assert peak_mib(at_home, "logs", one) < least + 60
+    assert peak_mib(at_home, "logs", one, "--json") < least + 60
+
+
+def test_a_job_that_writes_much_never_sits_in_memory(at_home: AtHome) -> None:
+    least = peak_mib(at_home, "exec", "-c", "1")
+    code = "import sys\nfor _ in range(60): sys.stdout.write('x' * (1 << 20))"
+    assert peak_mib(at_home, "exec", "-c", code, "--stdout-limit", "64M") < least + 130
+    assert database_bytes(at_home.home) < 20 * MIB
+
+
+def test_a_reader_that_stops_holds_the_work_up_and_fills_no_memory(
+    at_home: AtHome, write_contract: ContractWriter
+) -> None:
+    # It says on stderr how far it is each time it wrote a MiB; nobody reads what it writes to stdout.
+    code = "import sys\nfor n in range(300): sys.stdout.write('x' * (1 << 20)); print(n, file=sys.stderr)"
+    contract = write_contract(spec={**python(code), "timeout": 5}, engine="sandbox", trust="untrusted")
+    process = at_home.start("run", contract)
+    found: list[dict[str, object]] = []
+    while not found:
+        found = at_home.json("ps", "--all")["executions"]
+    said = at_home("logs", "-f", str(found[0]["id"])).stderr.split()
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    assert int(said[-1]) < 20
+    assert int(status.split("VmHWM:")[1].split()[0]) / 1024 < peak_mib(at_home, "ps") + 60
+    assert at_home.json("ps", "--all")["executions"][0]["status"] == "timed_out"

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import time
 import urllib.parse
 
 import pytest
@@ -217,3 +218,23 @@ def test_a_hundred_megabytes_are_no_work(piece: str) -> None:
 
 def test_secrets_do_not_show_in_the_sanitizers_own_description() -> None:
     assert "correct-horse" not in repr(SANITIZER)
+
+
+def processor_s(text: str) -> float:
+    """Return the processor time that a message of a text takes at least, in seconds."""
+    sanitizer = Sanitizer(secrets=["a secret of its own"], host_names=["machine-7"])
+
+    def once() -> float:
+        began = time.process_time()
+        sanitizer.traceback(text)
+        return time.process_time() - began
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "piece", ["-eyJ", ".eyJ", "-a", "x-", "/a", "token:   ", "'/a/", " C:\\a ", "-----BEGIN A", "a://", "\0"]
+)
+def test_no_text_takes_much_longer_than_another(piece: str) -> None:
+    size = 1_000_000
+    assert processor_s(piece * (size // len(piece))) < 8 * processor_s("word " * (size // 5))

@@ -67,6 +67,13 @@ class KeptStream:
         """Return the beginning and the end, with a line between them that says how much is left out."""
         return joined(*self.pieces())
 
+    def last(self) -> bytes:
+        """Return the end, as much as is kept of the end of a long stream."""
+        self._trim()
+        missing = self._tail_bytes - len(self._tail)
+        head = self._head[-missing:] if missing and not self._left_out else b""
+        return bytes(head + self._tail)
+
     def _trim(self) -> None:
         excess = len(self._tail) - self._tail_bytes
         if excess > 0:
@@ -154,9 +161,9 @@ class OutputCapture:
         """Wait for no listener any longer: the tool has ended, and little can be left to read."""
         self._released = True
 
-    def text(self, stream: StreamName) -> str:
-        """Return what is kept of a stream; bytes that are not UTF-8 are replaced."""
-        return self.kept(stream).decode("utf-8", errors="replace")
+    def last_text(self, stream: StreamName) -> str:
+        """Return the end of a stream, at most a MiB of it; bytes that are not UTF-8 are replaced."""
+        return self._kept[stream].last().decode("utf-8", errors="replace")
 
     def kept(self, stream: StreamName) -> bytes:
         """Return what is kept of a stream, with a line in place of what is left out of its middle."""

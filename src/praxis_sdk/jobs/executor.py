@@ -10,6 +10,7 @@ its output, its traceback and nothing else.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import time
@@ -58,6 +59,7 @@ from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 MOST_BEGINNING: Final = 64
+_AT_ONCE_BYTES: Final = 1 << 20  # of output that is made text of sooner than a thread is called
 
 log = get_logger("praxis.jobs")
 
@@ -285,7 +287,8 @@ class JobExecutor:
                 collection = await _collected(outputs, _artifact_limits(payload), ignored)
                 artifacts = await upload(collection, outputs, self._artifacts)
             usage = _usage(ended, artifacts, findings, attempt)
-        return _judge(
+        judge = functools.partial(
+            _judge,
             payload,
             station.environment,
             key,
@@ -297,6 +300,9 @@ class JobExecutor:
             usage,
             attempt.uses,
         )
+        # Making text of many bytes takes longer than the event loop may be held up.
+        written = usage.stdout_bytes + usage.stderr_bytes
+        return await asyncio.to_thread(judge) if written > _AT_ONCE_BYTES else judge()
 
     def _egress_of(self, payload: JobPayload) -> Egress | None:
         if not payload.network:
@@ -360,8 +366,8 @@ def _report(ended: Ended) -> Report:
     return Report(
         exit_code=ended.exit.exit_code,
         result=ended.result,
-        stdout=ended.capture.text("stdout"),
-        stderr=ended.capture.text("stderr"),
+        stdout=ended.capture.last_text("stdout"),
+        stderr=ended.capture.last_text("stderr"),
         result_problem=ended.result_problem,
     )
 

@@ -46,7 +46,9 @@ _INSIDE: Final = ("dev", "proc", "tmp", "work")
 # Control, format and surrogate characters, line and paragraph separators.
 _ACTING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
-# Secrets that are known by their form, whoever they belong to.
+# Secrets that are known by their form, whoever they belong to. Untrusted text goes through here in the event loop, so
+# every pattern of this module takes time in proportion to the text: repeats are bounded, and those that others of the
+# same text could overlap begin where a word does and never give back what they took (`++`).
 _KNOWN_SECRETS: Final = re.compile(
     r"""
       -----BEGIN\ [A-Z ]{0,40}PRIVATE\ KEY-----
@@ -62,7 +64,8 @@ _KNOWN_SECRETS: Final = re.compile(
     | \bdckr_pat_[A-Za-z0-9_-]{16,255}
     | \bAIza[A-Za-z0-9_-]{30,255}
     | \bya29\.[A-Za-z0-9_-]{16,512}
-    | \beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,8192}(?:\.[A-Za-z0-9_-]{0,4096})?
+    | (?<![A-Za-z0-9_-])(?=(?:[A-Za-z0-9_]{0,64}+-){0,32}?eyJ)
+      [A-Za-z0-9_-]{11,8192}+\.[A-Za-z0-9_-]{4,8192}+(?:\.[A-Za-z0-9_-]{0,4096}+)?
     """,
     re.VERBOSE,
 )
@@ -71,7 +74,7 @@ _ANNOUNCED: Final = re.compile(
     r"""(?ix)
       (?P<scheme>\b(?:bearer|basic)\s{1,4}) (?!\[secret\]) (?P<token>[A-Za-z0-9+/=_.~-]{8,8192})
     | (?P<url>\b[a-z][a-z0-9+.-]{1,20}://) (?!\[secret\]) (?P<credentials>[^\s/@'"<>]{1,512}) (?=@)
-    | (?P<name>\b[a-z0-9_-]{0,40}(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|credentials?)
+    | (?P<name>(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|credentials?)
         ["']?\s{0,4}[=:]\s{0,4})
       (?!["'\s]{0,4}\[secret\]) (?P<value>"[^"\n]{1,512}"|'[^'\n]{1,512}'|[^\s"',;&)\]}]{1,512})
     """
@@ -115,9 +118,10 @@ class Sanitizer:
         return self._without_names(self._without_paths(remove_secrets(text, self.secrets)))
 
     def _clean(self, text: str, max_bytes: int) -> str:
-        text = escape_controls(self.scrub(_roughly(text, 4 * max_bytes, self.secrets)))
+        scrubbed = self.scrub(_roughly(text, 2 * max_bytes, self.secrets))
+        shown = escape_controls(scrubbed)
         # Characters that split a secret are visible by now, and names that did are gone.
-        return remove_secrets(text, self.secrets)
+        return remove_secrets(shown, self.secrets)
 
     def _without_paths(self, text: str) -> str:
         for path in sorted(self.paths, key=len, reverse=True):
@@ -151,7 +155,7 @@ def escape_controls(text: str) -> str:
     text = text.replace("\r\n", "\n")
     if text.isascii() and text.isprintable():
         return text
-    return "".join(char if _is_harmless(char) else _escape(char) for char in text)
+    return text.translate(_SHOWN)
 
 
 def bound(text: str, *, max_bytes: int, max_lines: int) -> str:
@@ -280,9 +284,15 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\")
 
 
-def _is_harmless(char: str) -> bool:
-    return char in "\n\t" or unicodedata.category(char) not in _ACTING
+class _Shown(dict[int, str]):
+    """How each character is shown, worked out when it first comes."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        if char not in "\n\t" and unicodedata.category(char) in _ACTING:
+            char = char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        self[code] = char
+        return char
 
 
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+_SHOWN: Final = _Shown()  # as large as Unicode at most

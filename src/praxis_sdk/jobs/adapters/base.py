@@ -58,7 +58,7 @@ class Report:
         exit_code: from the kernel; None where a signal ended it.
         result: the JSON value of the result file, parsed and bounded; None where there is none. The harness
             writes an object there for Python, and a program of its own what it likes.
-        stdout, stderr: what was kept of the streams.
+        stdout, stderr: the end of each stream, at most a MiB of it.
         result_problem: why what was left in place of the result file is no result.
     """
 
