@@ -142,3 +142,27 @@ def test_nothing_that_looks_like_a_contract_or_cannot_be_read_is_passed_over(tmp
     assert any("pipe.yaml: is not a regular file" in line for line in lines)
     assert not [line for line in lines if any(name in line for name in (*GOOD_ONES, *OTHERS))]
     assert lines[-1].startswith(f"{len(BAD) + 4} contracts checked: 3 valid, {len(BAD) + 1} not, ")
+
+
+def test_mounts_that_a_run_would_refuse_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "tool.yaml"
+    path.write_text(GOOD.replace("command: [x]", "command: [ls, /x], mounts: {/etc: '/x:ro'}"))
+    done = praxis("validate", path)
+    assert done.returncode == 0
+    assert b"engineSpec.mounts: '/etc' holds the host's configuration" in done.stdout
+    assert praxis("validate", "--strict", path).returncode == 2
+    run = praxis("run", path, "--allow-mount", "/etc")
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert "holds the host's configuration" in only_line(run.stderr)
+
+
+def test_a_mount_elsewhere_is_allowed_by_name(tmp_path: Path) -> None:
+    for name in ("tools", "data", "here"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "tools" / "tool.yaml"
+    mounts = json.dumps({str(tmp_path / "data"): "/x:ro"})
+    path.write_text(GOOD.replace("command: [x]", f"command: [ls, /x], mounts: {mounts}"))
+    refused = praxis("run", path, cwd=tmp_path / "here")
+    assert refused.returncode == 2
+    assert f"allow it with --allow-mount {tmp_path / 'data'}" in only_line(refused.stderr)
+    assert praxis("run", path, "--allow-mount", tmp_path / "data", cwd=tmp_path / "here").returncode == 0

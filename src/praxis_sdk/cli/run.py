@@ -77,6 +77,14 @@ def run(
             metavar="DIR", help="Where relative mounts of the contract count from; here by default."
         ),
     ] = None,
+    allow_mount: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Let an untrusted contract mount this path, too; by itself it may mount what lies below its own "
+            "folder and the workspace. Repeatable.",
+        ),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Vouch for the tool: it may run without isolation.")
     ] = False,
@@ -105,7 +113,11 @@ def run(
         loaded=loaded,
         args={**args, **read_values(loaded.contract.parameters, texts)},
         engine=engine,
-        context=RunContext(workspace=_workspace(workspace), timeout_s=_timeout_s(timeout)),
+        context=RunContext(
+            workspace=_workspace(workspace),
+            allow_mounts=(contract.resolve().parent, *(path.resolve() for path in allow_mount or ())),
+            timeout_s=_timeout_s(timeout),
+        ),
         trusted=trust,
         as_json=as_json,
         quiet=quiet,
@@ -177,6 +189,7 @@ class _ToolRun:
             "engine": request.engine,
             "trusted": request.trusted,
             "workspace": str(request.context.workspace),
+            "allow_mounts": [str(path) for path in request.context.allow_mounts],
             "timeout": request.context.timeout_s,
         }
         try:

@@ -104,6 +104,7 @@ def tool_submission(
     trusted: bool,
     workspace: Path,
     timeout: str | None,
+    allow_mounts: Sequence[Path] = (),
 ) -> Submission:
     """Make the submission of a tool by its contract's file.
 
@@ -119,6 +120,7 @@ def tool_submission(
         "contract": loaded.contract.model_dump(mode="json", exclude_none=True),
         "args": {**args, **read_values(loaded.contract.parameters, texts)},
         "workspace": str(workspace.resolve()),
+        "allow_mounts": [str(path.resolve()) for path in (contract.parent, *allow_mounts)],
     }
     if engine is not None:
         request["engine"] = engine

@@ -89,6 +89,10 @@ def submit(
     workspace: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where relative mounts of a tool count from.")
     ] = None,
+    allow_mount: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Let an untrusted contract mount this path, too; repeatable."),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Vouch for a tool: it may run without isolation.")
     ] = False,
@@ -152,6 +156,7 @@ def submit(
             args=read_args_file(args_file) if args_file is not None else {},
             engine=engine,
             trusted=trust,
+            allow_mounts=allow_mount or (),
             workspace=workspace or Path.cwd(),
             timeout=timeout,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,13 +80,17 @@ def _look_at(paths: list[Path], *, strict: bool) -> Iterator[FoundContract]:
 
 
 def _check(path: Path, *, strict: bool) -> FoundContract:
-    from praxis_sdk.execution.loading import FoundContract, load_contract
+    from praxis_sdk.execution.loading import FoundContract, load_contract, mount_problems
     from praxis_sdk.execution.problems import ContractError
 
     try:
-        return FoundContract(path, loaded=load_contract(path, strict=strict))
+        loaded = load_contract(path, strict=strict)
     except ContractError as error:
         return FoundContract(path, error=error)
+    refused = mount_problems(loaded, (Path.cwd(), path.resolve().parent))
+    if refused and strict:
+        return FoundContract(path, error=ContractError(refused))
+    return FoundContract(path, loaded=replace(loaded, warnings=(*loaded.warnings, *refused)))
 
 
 def _problems(found: FoundContract) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:

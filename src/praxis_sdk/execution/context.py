@@ -30,6 +30,7 @@ class RunContext:
     Args:
         execution_id: names the run in logs, labels and container names; made up where missing.
         workspace: directory from which relative mount sources count.
+        allow_mounts: folders below which an untrusted contract may mount, beside the workspace.
         timeout_s: wall-clock limit in seconds; replaces the contract's.
         on_output: called with each piece of output as it arrives; a future that it returns must be done before it
             is called again, and holds up the tool.
@@ -44,6 +45,7 @@ class RunContext:
 
     execution_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     workspace: Path = field(default_factory=Path.cwd)
+    allow_mounts: tuple[Path, ...] = ()
     timeout_s: float | None = None
     on_output: OutputListener | None = None
     keep_output_bytes: int | None = None
@@ -80,6 +82,8 @@ class RunContext:
         try:
             if "workspace" in known:
                 known["workspace"] = Path(known["workspace"])
+            if "allow_mounts" in known:
+                known["allow_mounts"] = tuple(Path(path) for path in known["allow_mounts"])
             if known.get("timeout_s") is not None:
                 known["timeout_s"] = parse_seconds(known["timeout_s"])
             if "execution_id" in known:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from praxis_sdk.errors import PlatformError
+from praxis_sdk.execution.mount_policy import open_without_symlinks
 from praxis_sdk.execution.outcome import ExportedFile, Exports
 
 MAX_FILES: Final = 100_000
@@ -74,13 +75,13 @@ def _export(
 ) -> Exports:
     walk = _Walk(mount=mount, nested=nested, baseline=baseline, owner=_owner_of(target))
     if stat.S_ISREG(os.fstat(source_fd).st_mode):
-        parent_fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        parent_fd = open_without_symlinks(target.parent, _DIRECTORY)
         try:
             walk.copy_file(source_fd, parent_fd, target.name, shown="")
         finally:
             os.close(parent_fd)
     else:
-        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        target_fd = open_without_symlinks(target, _DIRECTORY)
         try:
             walk.directory(source_fd, target_fd, "", depth=0)
         finally:

@@ -18,6 +18,7 @@ from praxis_sdk.execution.arguments import (
 )
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.mount_policy import MountPolicy
 from praxis_sdk.execution.mounts import Mount, parse_mounts, resolve_mounts
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import (
@@ -87,7 +88,7 @@ def prepare(
     mounts: tuple[Mount, ...] = ()
     memory_bytes = None
     if isinstance(spec, IsolatedEngineSpec):
-        mounts = resolve_mounts(parse_mounts(spec.mounts), context.workspace.resolve())
+        mounts = _mounts(spec, contract, context)
         memory_bytes = parse_bytes(spec.memory_limit) if spec.memory_limit else None
         _refuse_host_access(spec, contract)
     return Invocation(
@@ -138,6 +139,15 @@ def _as_variables(spec: ProcessEngineSpec, values: Mapping[str, Any]) -> dict[st
         return dict(values)
     named = set(placeholders(spec.command))
     return {name: value for name, value in values.items() if name in named}
+
+
+def _mounts(spec: IsolatedEngineSpec, contract: ToolContract, context: RunContext) -> tuple[Mount, ...]:
+    wanted = parse_mounts(spec.mounts)
+    workspace = context.workspace.resolve()
+    if not wanted or contract.trusted:
+        return resolve_mounts(wanted, workspace)
+    policy = MountPolicy.of_this_host((workspace, *context.allow_mounts))
+    return resolve_mounts(wanted, workspace, policy)
 
 
 def _refuse_host_access(spec: IsolatedEngineSpec, contract: ToolContract) -> None:

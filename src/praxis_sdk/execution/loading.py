@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.contract_check import check_contract
 from praxis_sdk.execution.contract_keys import PARAMETER_KEYS, SPEC_KEYS
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.mount_policy import MountPolicy
+from praxis_sdk.execution.mounts import parse_mounts
 from praxis_sdk.execution.problems import ContractError, DocumentPath, Problem
-from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
 from praxis_sdk.execution.yaml_source import SEVERAL_DOCUMENTS, YamlDocument, read_text, read_yaml
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "Problem",
     "find_contracts",
     "load_contract",
+    "mount_problems",
     "parse_contract",
 ]
 
@@ -131,6 +135,28 @@ def find_contracts(directory: Path | str) -> Iterator[FoundContract]:
         found = _look_at(path)
         if found is not None:
             yield found
+
+
+def mount_problems(loaded: LoadedContract, roots: Iterable[Path]) -> list[Problem]:
+    """Find the mounts that a run would refuse, going by where their sources lead on this host.
+
+    Args:
+        loaded: the contract.
+        roots: the folders below which it may mount; relative sources count from the first.
+    """
+    spec = loaded.contract.get_typed_spec()
+    if loaded.contract.trusted or not isinstance(spec, IsolatedEngineSpec):
+        return []
+    roots = tuple(roots)
+    policy = MountPolicy.of_this_host(roots)
+    problems = []
+    for mount in parse_mounts(spec.mounts):
+        try:
+            policy.check(str(mount.source), (roots[0] / mount.source.expanduser()).resolve())
+        except ValidationError as error:
+            field, _, message = error.message.partition(": ")
+            problems.append(Problem(str(loaded.path), None, field, message, error.remedy))
+    return problems
 
 
 def _document(text: str, source: str) -> YamlDocument:

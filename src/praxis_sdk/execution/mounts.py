@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.mount_policy import MountPolicy, open_without_symlinks
 
 _RESERVED: Final = ("/proc", "/sys", "/dev", "/praxis")
 _SUFFIXES: Final = {"ro": False, "rw": True}
@@ -63,11 +66,18 @@ def parse_mounts(mounts: Mapping[str, str]) -> tuple[Mount, ...]:
     return tuple(sorted(parsed.values()))
 
 
-def resolve_mounts(mounts: Iterable[Mount], workspace: Path) -> tuple[Mount, ...]:
+def resolve_mounts(
+    mounts: Iterable[Mount], workspace: Path, policy: MountPolicy | None = None
+) -> tuple[Mount, ...]:
     """Make every source an existing absolute path without symlinks, counted from the workspace.
 
+    Args:
+        mounts: what a contract asks for.
+        workspace: where relative sources count from.
+        policy: what an untrusted contract may mount; None for a trusted one.
+
     Raises:
-        ValidationError: a source does not exist or is neither a file nor a directory.
+        ValidationError: a source does not exist, is neither a file nor a directory, or is not allowed.
     """
     resolved = []
     for mount in mounts:
@@ -79,12 +89,28 @@ def resolve_mounts(mounts: Iterable[Mount], workspace: Path) -> tuple[Mount, ...
                 f"engineSpec.mounts: '{shown}' does not exist below {workspace}",
                 remedy="create it, or name the right directory with --workspace",
             ) from error
-        if not (source.is_dir() or source.is_file()):
+        if policy is not None:
+            policy.check(shown, source)
+            policy.check_content(shown, source)
+        if not _is_there(source):
             raise ValidationError(
                 f"engineSpec.mounts: '{shown}' is neither a file nor a directory", remedy="mount one of those"
             )
         resolved.append(Mount(target=mount.target, source=source, writable=mount.writable))
     return tuple(resolved)
+
+
+def _is_there(source: Path) -> bool:
+    """Tell whether a path leads to a file or a directory, by a descriptor that followed no symlink."""
+    try:
+        fd = open_without_symlinks(source, os.O_PATH)
+    except OSError:
+        return False
+    try:
+        mode = os.fstat(fd).st_mode
+    finally:
+        os.close(fd)
+    return stat.S_ISDIR(mode) or stat.S_ISREG(mode)
 
 
 def nested_names(mount: Mount, mounts: Iterable[Mount]) -> frozenset[str]:

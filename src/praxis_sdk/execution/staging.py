@@ -24,6 +24,7 @@ from typing import Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.exports import MAX_DEPTH, Fingerprint, export_changes, fingerprint
+from praxis_sdk.execution.mount_policy import open_without_symlinks
 from praxis_sdk.execution.mounts import Mount, nested_names
 from praxis_sdk.execution.outcome import Exports
 from praxis_sdk.units import format_bytes
@@ -327,7 +328,8 @@ def _open(
     copy: _Copy, path: Path | str, flags: int, dir_fd: int | None = None, shown: str = ""
 ) -> Iterator[int]:
     try:
-        fd = os.open(path, flags, dir_fd=dir_fd)
+        of_host = isinstance(path, Path) and path in (copy.mount.source, copy.mount.source.parent)
+        fd = open_without_symlinks(Path(path), flags) if of_host else os.open(path, flags, dir_fd=dir_fd)
     except PermissionError as error:
         raise ValidationError(
             f"engineSpec.mounts: '{copy.mount.source / shown}' cannot be read by Praxis, so it cannot be copied",

@@ -27,7 +27,7 @@ MEMORY_MB: Final = 256
 # What a tool did outside may not be done twice unless whoever submits it says so; a service that was away never
 # saw it.
 RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT}))
-_FIELDS: Final = ("contract", "args", "engine", "trusted", "workspace", "timeout")
+_FIELDS: Final = ("contract", "args", "engine", "trusted", "workspace", "allow_mounts", "timeout")
 KEEP_OUTPUT_BYTES: Final = 32 << 10  # of an outcome: the stream of events has it all
 # What `control.output` adds when somebody reads.
 _IN_THE_STREAM: Final = frozenset(
@@ -88,6 +88,8 @@ class ToolKind:
                 if not isinstance(request[name], form):
                     raise ValidationError(f"request.{name}: {request[name]!r} has the wrong form")
                 kept[name] = request[name]
+        if request.get("allow_mounts"):
+            kept["allow_mounts"] = _folders(request["allow_mounts"])
         if request.get("timeout") is not None:
             kept["timeout"] = _seconds(request["timeout"])
         return Plan(
@@ -126,6 +128,7 @@ class ToolKind:
         context = RunContext(
             execution_id=execution.id if execution.attempt == 1 else f"{execution.id}.{execution.attempt}",
             workspace=Path(request.get("workspace") or "."),
+            allow_mounts=tuple(Path(path) for path in request.get("allow_mounts") or ()),
             timeout_s=request.get("timeout"),
             on_output=heard,
             on_progress=told,
@@ -195,6 +198,14 @@ def _contract_of(request: Mapping[str, Any], *, strict: bool = False) -> ToolCon
         raise ValidationError("request.contract: missing or no object", remedy="give the tool's contract")
     # JSON is YAML: one reader, with its messages, for what comes from files and what comes from programs.
     return parse_contract(json.dumps(contract), source="request.contract", strict=strict).contract
+
+
+def _folders(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(
+        isinstance(path, str) and path.startswith("/") for path in value
+    ):
+        raise ValidationError("request.allow_mounts: must be a list of absolute paths", remedy="write /data")
+    return list(value)
 
 
 def _seconds(value: object) -> float:
