@@ -600,6 +600,44 @@ class IsolatedConformance(ProcessConformance):
         assert {file.mount for file in outcome.exports.files} == {"/shared"}
         assert not [p for p in shared.rglob("*") if p.name.startswith(".praxis")]
 
+    async def test_symlinks_that_the_tool_left_alone_are_no_news(
+        self, engine: ExecutionEngine, workspace: Path
+    ) -> None:
+        (workspace / "shared" / "link").symlink_to("a.txt")
+        (workspace / "shared" / "deep" / "gone").symlink_to("/nowhere")
+        script = "import os; open('/shared/deep/b.txt', 'w').write('x'); os.symlink('a.txt', '/shared/mine')"
+        outcome = await self.run(engine, script, workspace=workspace, mounts={"./shared": "/shared"})
+        assert outcome.succeeded, outcome
+        links = [note for note in outcome.notes if "link" in note]
+        assert links == ["/shared/mine was not exported: it is a symlink"]
+
+    async def test_a_change_that_two_runs_made_at_once_is_told(
+        self, engine: ExecutionEngine, workspace: Path
+    ) -> None:
+        shared = workspace / "shared"
+
+        def another_run(stream: StreamName, data: bytes) -> None:
+            (shared / "a.txt").write_text("of the other run")
+            (shared / "new.txt").write_text("of the other run")
+
+        script = (
+            "for name in ('a.txt', 'new.txt', 'alone.txt'): open('/shared/' + name, 'w').write('mine')\n"
+            "print('written', flush=True)\n"
+        )
+        contract = self.contract(script, mounts={"./shared": "/shared"})
+        context = RunContext(workspace=workspace, on_output=another_run)
+        outcome = await engine.run(contract, {"text": "t"}, context)
+        assert outcome.succeeded, outcome
+        assert {file.path: file.overtook_change for file in outcome.exports.files} == {
+            "a.txt": True,
+            "new.txt": True,
+            "alone.txt": False,
+        }
+        told = [note for note in outcome.notes if "changed on the host while the tool ran" in note]
+        assert [note.split(" ")[0] for note in told] == ["/shared/a.txt", "/shared/new.txt"]
+        again = await self.run(engine, script, workspace=workspace, mounts={"./shared": "/shared"})
+        assert not [note for note in again.notes if "changed on the host" in note]
+
     async def test_exports_follow_a_failed_tool_but_not_a_killed_one(
         self, engine: ExecutionEngine, workspace: Path
     ) -> None:

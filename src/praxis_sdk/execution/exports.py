@@ -44,6 +44,7 @@ def export_changes(
     *,
     nested: frozenset[str] = frozenset(),
     baseline: Mapping[str, Fingerprint] | None = None,
+    since_ns: int | None = None,
 ) -> Exports:
     """Copy changed files from a tool's side of a mount to the host's side.
 
@@ -54,6 +55,8 @@ def export_changes(
         nested: paths below the mount where other mounts lie; they are left alone.
         baseline: fingerprints of the tool's side before it ran; files that still have theirs are
             unchanged. Without it every file whose content differs is a change.
+        since_ns: when the tool got its side. A file that changed on the host after that is replaced all the
+            same, as in any shared folder, and is marked in the result: another run or a person wrote it.
 
     Returns:
         What was copied, and what was left out and why.
@@ -62,7 +65,7 @@ def export_changes(
         PlatformError: the host's side cannot be written.
     """
     try:
-        return _export(source_fd, target, mount, nested, baseline or {})
+        return _export(source_fd, target, _Walk(mount, nested, baseline or {}, since_ns, _owner_of(target)))
     except OSError as error:
         raise PlatformError(
             f"engineSpec.mounts: what '{mount}' holds cannot be written to {target}: {error.strerror}",
@@ -70,10 +73,7 @@ def export_changes(
         ) from error
 
 
-def _export(
-    source_fd: int, target: Path, mount: str, nested: frozenset[str], baseline: Mapping[str, Fingerprint]
-) -> Exports:
-    walk = _Walk(mount=mount, nested=nested, baseline=baseline, owner=_owner_of(target))
+def _export(source_fd: int, target: Path, walk: _Walk) -> Exports:
     if stat.S_ISREG(os.fstat(source_fd).st_mode):
         parent_fd = open_without_symlinks(target.parent, _DIRECTORY)
         try:
@@ -94,6 +94,7 @@ class _Walk:
     mount: str
     nested: frozenset[str]
     baseline: Mapping[str, Fingerprint]
+    since_ns: int | None
     owner: tuple[int, int] | None
     bytes_left: int = MAX_BYTES
     files: list[ExportedFile] = field(default_factory=list)
@@ -118,7 +119,7 @@ class _Walk:
             elif stat.S_ISREG(status.st_mode):
                 if self.baseline.get(path) != fingerprint(status):
                     self.regular(source_fd, target_fd, name, path)
-            elif not _is_whiteout(status):
+            elif not (_is_whiteout(status) or _same_link(status, source_fd, target_fd, name)):
                 self.skip(path, f"it is a {_kind(status.st_mode)}")
 
     def subdirectory(self, source_fd: int, target_fd: int, name: str, path: str, depth: int) -> None:
@@ -191,17 +192,37 @@ class _Walk:
                 os.fchmod(copy_fd, status.st_mode & 0o777)  # never setuid, setgid or sticky
             finally:
                 os.close(copy_fd)
+            overtaken = self.changed_on_host(target_fd, name)
             os.rename(temporary, name, src_dir_fd=target_fd, dst_dir_fd=target_fd)
         except BaseException:
             os.unlink(temporary, dir_fd=target_fd)
             raise
-        self.files.append(ExportedFile(mount=self.mount, path=shown, size_bytes=status.st_size))
+        self.files.append(ExportedFile(self.mount, shown, status.st_size, overtaken))
+
+    def changed_on_host(self, target_fd: int, name: str) -> bool:
+        """Tell whether the host's file is younger than the tool's side of the mount."""
+        if self.since_ns is None:
+            return False
+        try:
+            return os.stat(name, dir_fd=target_fd, follow_symlinks=False).st_ctime_ns > self.since_ns
+        except FileNotFoundError:
+            return False
 
     def skip(self, path: str, reason: str) -> None:
         if len(self.skipped) < _MAX_SKIPPED:
             shown = path.encode("utf-8", "backslashreplace").decode()
             shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)[:200]
             self.skipped.append(f"{self.mount}/{shown} was not exported: {reason}")
+
+
+def _same_link(status: os.stat_result, source_fd: int, target_fd: int, name: str) -> bool:
+    """Tell whether a symlink of the tool's side is one that the host has, too."""
+    if not stat.S_ISLNK(status.st_mode):
+        return False
+    try:
+        return os.readlink(name, dir_fd=source_fd) == os.readlink(name, dir_fd=target_fd)
+    except OSError:
+        return False
 
 
 def _same_content(file_fd: int, size_bytes: int, target_fd: int, name: str) -> bool:

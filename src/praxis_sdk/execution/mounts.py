@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.mount_policy import MountPolicy, open_without_symlinks
 
 _RESERVED: Final = ("/proc", "/sys", "/dev", "/praxis")
+_FILE_CLOCK: Final = 5  # CLOCK_REALTIME_COARSE (linux/time.h), by which the kernel stamps files
 _SUFFIXES: Final = {"ro": False, "rw": True}
 
 
@@ -25,11 +27,13 @@ class Mount:
         target: absolute, normalised path inside.
         source: path on the host; relative ones count from the workspace until `resolve_mounts`.
         writable: the tool may change it; what changed is exported to the source afterwards.
+        seen_ns: when the source was looked at, by the clock that stamps files; None until then.
     """
 
     target: str
     source: Path
     writable: bool
+    seen_ns: int | None = field(default=None, compare=False)
 
     def covers(self, other: Mount) -> bool:
         """Tell whether `other` is mounted somewhere below this one."""
@@ -80,6 +84,7 @@ def resolve_mounts(
         ValidationError: a source does not exist, is neither a file nor a directory, or is not allowed.
     """
     resolved = []
+    now_ns = time.clock_gettime_ns(_FILE_CLOCK)
     for mount in mounts:
         shown = str(mount.source)
         try:
@@ -96,7 +101,7 @@ def resolve_mounts(
             raise ValidationError(
                 f"engineSpec.mounts: '{shown}' is neither a file nor a directory", remedy="mount one of those"
             )
-        resolved.append(Mount(target=mount.target, source=source, writable=mount.writable))
+        resolved.append(replace(mount, source=source, seen_ns=now_ns))
     return tuple(resolved)
 
 

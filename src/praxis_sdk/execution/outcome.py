@@ -7,6 +7,7 @@ import signal as signals
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
+from itertools import islice
 from typing import Any, Final
 
 from praxis_sdk.errors import ExecutionError
@@ -16,6 +17,7 @@ from praxis_sdk.states import ExecutionStatus, FailureCategory
 MAX_REPLACED_BYTES: Final = 1 << 20  # of output that is not UTF-8, as text
 EXIT_TIMED_OUT: Final = 124  # what coreutils' `timeout` returns
 EXIT_CANCELLED: Final = 130
+_MAX_NOTES: Final = 100  # on changes that were lost; the list of files has them all
 # A tool that was never started: as a shell says it of a missing command, and Praxis of a user's mistake.
 _STATUS_OF_REFUSAL: Final = {FailureCategory.DEPENDENCY_ERROR: 127, FailureCategory.VALIDATION_ERROR: 2}
 
@@ -99,19 +101,32 @@ class ExportedFile:
         mount: the mount's path inside.
         path: the file's path below the mount.
         size_bytes: its size.
+        overtook_change: whether the host's file changed while the tool ran, so that this change is lost.
     """
 
     mount: str
     path: str
     size_bytes: int
+    overtook_change: bool = False
 
 
 @dataclass(frozen=True)
 class Exports:
-    """What came of the read-write mounts: files copied back, and entries left out with the reason."""
+    """What the read-write mounts gave: files copied back, and entries left out with the reason."""
 
     files: tuple[ExportedFile, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the caller should know: changes of others that were lost, and what was left out."""
+        lost = (
+            f"{file.mount}/{file.path}".rstrip("/")
+            + " changed on the host while the tool ran; the tool's version replaced that change"
+            for file in self.files
+            if file.overtook_change
+        )
+        return (*islice(lost, _MAX_NOTES), *self.skipped)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def export_staged(staged: StagedMount, mounts: Iterable[Mount]) -> Exports:
             staged.mount.target,
             nested=nested_names(staged.mount, mounts),
             baseline=staged.baseline,
+            since_ns=staged.mount.seen_ns,
         )
     finally:
         os.close(source_fd)

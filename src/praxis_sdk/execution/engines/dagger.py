@@ -334,7 +334,7 @@ def _copy_changes(changed: Path, mount: Mount, nested: frozenset[str]) -> Export
     except OSError as error:
         return Exports(skipped=(f"{mount.target} was not exported: {error.strerror}",))
     try:
-        return export_changes(side_fd, mount.source, mount.target, nested=nested)
+        return export_changes(side_fd, mount.source, mount.target, nested=nested, since_ns=mount.seen_ns)
     finally:
         os.close(side_fd)
 

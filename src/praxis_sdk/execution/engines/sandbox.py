@@ -238,7 +238,9 @@ class _SandboxTool:
     def _export(self, mount: Mount, harvest: Harvest) -> Exports:
         if harvest.kind == "overlay":
             nested = nested_names(mount, self._invocation.mounts)
-            return export_changes(harvest.fd, mount.source, mount.target, nested=nested)
+            return export_changes(
+                harvest.fd, mount.source, mount.target, nested=nested, since_ns=mount.seen_ns
+            )
         try:
             file_fd = os.open(
                 harvest.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=harvest.fd
@@ -246,7 +248,7 @@ class _SandboxTool:
         except PermissionError:
             return Exports(skipped=(f"{mount.target} was not exported: the tool made it unreadable",))
         try:
-            return export_changes(file_fd, mount.source, mount.target)
+            return export_changes(file_fd, mount.source, mount.target, since_ns=mount.seen_ns)
         finally:
             os.close(file_fd)
 

@@ -164,7 +164,7 @@ class SupervisedEngine(ExecutionEngine):
             usage=exit_.usage,
             exports=exports,
             failure=failure,
-            notes=(*invocation.notes, *unconfirmed, *exports.skipped),
+            notes=(*invocation.notes, *unconfirmed, *exports.notes),
         )
 
 
