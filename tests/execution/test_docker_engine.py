@@ -449,13 +449,14 @@ async def test_a_container_behind_a_broken_connection_is_removed_by_the_next_run
 
 LONG_RUN = """
 import asyncio, sys
+from pathlib import Path
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
 
 contract = ToolContract(name="long", engine="docker", engine_spec={
     "image": "python:3.11-slim", "command": ["sh", "-c", "echo running; sleep 60"], "mounts": {sys.argv[2]: "/shared"}})
-context = RunContext(execution_id=sys.argv[3], on_output=lambda *_: print("running", flush=True))
+context = RunContext(execution_id=sys.argv[3], workspace=Path(sys.argv[2]), on_output=lambda *_: print("running", flush=True))
 asyncio.run(DockerSDKExecutionEngine(sys.argv[1]).run(contract, {}, context))
 """
 
@@ -640,7 +641,7 @@ async def test_an_ordinary_user_runs_tools_as_itself(
         "    command = ['sh', '-c', 'id -u; id -g; echo new > /shared/new; mkdir -m 0 /shared/shut']\n"
         "    spec = {'image': 'python:3.11-slim', 'command': command, 'mounts': {sys.argv[2]: '/shared'}}\n"
         "    contract = ToolContract(name='probe', engine='docker', engine_spec=spec)\n"
-        "    print((await engine.run(contract, {})).stdout, end='')\n"
+        "    print((await engine.run(contract, {}, {'workspace': sys.argv[2]})).stdout, end='')\n"
         "    await engine.cleanup()\n"
         "asyncio.run(main())\n"
     )
@@ -787,7 +788,7 @@ def test_a_limit_that_the_daemon_cannot_enforce_is_refused(
 
 def test_a_daemon_that_renumbers_users_gets_no_writable_mounts(tmp_path: Path) -> None:
     contract = tool(mounts={str(tmp_path): "/data"})
-    invocation = prepare(contract, {}, RunContext(), EngineType.DOCKER)
+    invocation = prepare(contract, {}, RunContext(workspace=tmp_path), EngineType.DOCKER)
     with pytest.raises(EngineUnavailable, match="userns-remap"):
         choose_user(invocation, replace(FACTS, remaps_users=True))
 
