@@ -456,7 +456,8 @@ from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
 
 contract = ToolContract(name="long", engine="docker", engine_spec={
     "image": "python:3.11-slim", "command": ["sh", "-c", "echo running; sleep 60"], "mounts": {sys.argv[2]: "/shared"}})
-context = RunContext(execution_id=sys.argv[3], workspace=Path(sys.argv[2]), on_output=lambda *_: print("running", flush=True))
+context = RunContext(execution_id=sys.argv[3], workspace=Path(sys.argv[2]),
+    on_output=lambda *_: print("running", flush=True))
 asyncio.run(DockerSDKExecutionEngine(sys.argv[1]).run(contract, {}, context))
 """
 
