@@ -131,6 +131,7 @@ class Flag(StrEnum):
     LONG_RUNNING = "long_running"  # took more than twice as long as its control usually does
     ESCALATED = "escalated"  # its retries are used up
     CRASHED = "crashed"  # an attempt of it was lost with its worker or crashed
+    WINDOW_MISSED = "window_missed"  # its window closed before it could start
 
 
 @dataclass(frozen=True, slots=True)

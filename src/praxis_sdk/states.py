@@ -5,7 +5,7 @@ submitted --> queued --> running --> completed | completed_with_errors | partial
 |           |  '--------|        (a retry, a preemption)
 |           |           v
 |           |       cancelling --> cancelled
-'-----------'------------------> cancelled
+'-----------'------------------> cancelled | failed (its window closed)
 """
 
 from __future__ import annotations

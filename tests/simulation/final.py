@@ -3,7 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING
 
-from praxis_sdk.model import Ending, EventType, Execution
+from praxis_sdk.model import Ending, EventType, Execution, Flag
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import ExecutionFilter
@@ -126,8 +126,13 @@ async def _without_faults(world: "World", wishes: list[Wish], kept: dict[str, Ex
         for execution_id in wish.ids:
             execution = kept[execution_id]
             name = world.ledger.name(execution_id)
+            if Flag.WINDOW_MISSED in execution.flags:
+                _missed(world, name, execution, all_s)
             if execution.started_at is None:
-                if execution.status is not ExecutionStatus.CANCELLED:
+                if (
+                    Flag.WINDOW_MISSED not in execution.flags
+                    and execution.status is not ExecutionStatus.CANCELLED
+                ):
                     world.fail(f"{name}: never started, and is {execution.status}")
                 continue
             _window(world, name, execution, all_s)
@@ -141,11 +146,7 @@ async def _without_faults(world: "World", wishes: list[Wish], kept: dict[str, Ex
 
 
 def _window(world: "World", name: str, execution: Execution, all_s: float) -> None:
-    """Work never starts before its window, nor after it where all work, one after another, has time in it.
-
-    Args:
-        all_s: how long all attempts of the run took together, in seconds.
-    """
+    """Work never starts before its window, nor after it."""
     assert execution.started_at is not None
     terms, at = execution.terms, execution.started_at
     if terms.opens_at is not None:
@@ -154,12 +155,31 @@ def _window(world: "World", name: str, execution: Execution, all_s: float) -> No
             world.fail(f"{name}: started {terms.opens_at - at:.3f} s before its window")
     if terms.closes_at is None:
         return
-    opens_at = max(execution.submitted_at, terms.opens_at or 0.0)
-    if terms.closes_at - opens_at < all_s:
-        return
-    world.count("feasible windows")
     if at > terms.closes_at:
         world.fail(f"{name}: started {at - terms.closes_at:.3f} s after its window")
+    if _feasible(execution, all_s):
+        world.count("feasible windows")
+
+
+def _missed(world: "World", name: str, execution: Execution, all_s: float) -> None:
+    """No window is missed in which all work, one after another, has time."""
+    world.count("missed windows")
+    closes_at = execution.terms.closes_at
+    if closes_at is None or execution.ended_at is None or execution.ended_at < closes_at:
+        world.fail(f"{name}: missed a window that had not closed")
+    if execution.attempt == 0 and _feasible(execution, all_s):
+        world.fail(f"{name}: missed its window, in which there was time for everything")
+
+
+def _feasible(execution: Execution, all_s: float) -> bool:
+    """Whether all work of the run, one after another, has time in a window.
+
+    Args:
+        all_s: how long all attempts of the run took together, in seconds.
+    """
+    terms = execution.terms
+    opens_at = max(execution.submitted_at, terms.opens_at or 0.0)
+    return terms.closes_at is not None and terms.closes_at - opens_at >= all_s
 
 
 def _schedule(world: "World", wishes: list[Wish], kept: dict[str, Execution]) -> None:

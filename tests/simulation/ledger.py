@@ -26,8 +26,8 @@ ENDS = frozenset(status for status in S if status.final)
 # Only what waits or is being cancelled ends cancelled; what is being cancelled ends in no other way.
 MOVES: dict[ExecutionStatus | None, frozenset[ExecutionStatus]] = {
     None: frozenset({S.SUBMITTED, S.QUEUED}),
-    S.SUBMITTED: frozenset({S.QUEUED, S.CANCELLED}),
-    S.QUEUED: frozenset({S.RUNNING, S.CANCELLED}),
+    S.SUBMITTED: frozenset({S.QUEUED, S.CANCELLED, S.FAILED}),
+    S.QUEUED: frozenset({S.RUNNING, S.CANCELLED, S.FAILED}),
     S.RUNNING: frozenset({S.SUBMITTED, S.QUEUED, S.CANCELLING}) | (ENDS - {S.CANCELLED}),
     S.CANCELLING: frozenset({S.CANCELLED}),
 }

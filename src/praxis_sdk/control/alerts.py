@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from praxis_sdk.control.breaker import BreakerChange, BreakerState
 from praxis_sdk.control.failure_policy import RETRIES_EXHAUSTED
+from praxis_sdk.control.transitions import WINDOW_MISSED
 from praxis_sdk.model import Draft, EventType, Execution, Failure, Flag, Level
 from praxis_sdk.states import FINAL, HELD
 from praxis_sdk.store.changes import Change
@@ -30,6 +31,7 @@ class AlertKind(StrEnum):
 
     LONG_RUNNING = "long_running"  # an execution takes more than twice as long as its control usually does
     RETRIES_EXHAUSTED = RETRIES_EXHAUSTED  # an execution failed for good although it was tried again
+    WINDOW_MISSED = WINDOW_MISSED  # the window of an execution closed before it could start
     QUEUE_DEPTH = "queue_depth"  # more waits than the workers can be expected to clear
     WORKER_LOST = "worker_lost"  # a worker gave no sign of life
     TERMINATION_UNCONFIRMED = "termination_unconfirmed"  # what was ended may still run
@@ -200,6 +202,24 @@ def termination_unconfirmed(execution: Execution, remains: Remains, now: float) 
     )
     return Alert(
         AlertKind.TERMINATION_UNCONFIRMED, execution.id, message, now, Level.ERROR, execution.id, data
+    )
+
+
+def window_missed(execution: Execution, now: float) -> Alert:
+    """Return the alert of an execution whose window closed; the transition writes it to the stream itself.
+
+    Args:
+        execution: as it ended.
+        now: seconds since 1970.
+    """
+    return Alert(
+        AlertKind.WINDOW_MISSED,
+        execution.id,
+        f"{execution.control}: {execution.reason}",
+        now,
+        Level.ERROR,
+        execution.id,
+        {"control": execution.control, "kind": execution.kind, "closes_at": execution.terms.closes_at},
     )
 
 

@@ -44,6 +44,7 @@ class Dispatcher:
         with_request: adds the request to an execution that was started.
         accept: per worker of this process, what begins an attempt there.
         stopping: told of each attempt that a round wants stopped.
+        told: called with every end that came about here.
         policy: how is decided.
     """
 
@@ -55,6 +56,7 @@ class Dispatcher:
         with_request: Callable[[Execution], Awaitable[Execution]],
         accept: Callable[[], dict[str, Accept]],
         stopping: Callable[[Settled], None] = lambda settled: None,
+        told: Callable[[Settled], None] = lambda settled: None,
         policy: SchedulerPolicy = POLICY,
     ) -> None:
         self._store = store
@@ -62,6 +64,7 @@ class Dispatcher:
         self._with_request = with_request
         self._accept = accept
         self._stopping = stopping
+        self._told = told
         self._policy = policy
         self._candidates = CANDIDATES  # of the first look of a round
         self._wide_looks = _Thrift()  # beyond what is usually looked at
@@ -167,6 +170,8 @@ class Dispatcher:
             after = one.after
             if after.stop is not None and one.before.stop is None:
                 self._stopping(one)
+            if after.status.final:
+                self._told(one)
             if after.status is not ExecutionStatus.RUNNING or one.before.status is ExecutionStatus.RUNNING:
                 continue
             begin = accept.get(after.worker_id)

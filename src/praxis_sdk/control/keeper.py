@@ -188,6 +188,8 @@ class Keeper:
             if remains is not None:
                 self._tell(alerts.termination_unconfirmed(after, remains, self._clock.time()))
             self._unconfirmed()
+        if Flag.WINDOW_MISSED in after.flags and Flag.WINDOW_MISSED not in settled.before.flags:
+            self._tell(alerts.window_missed(after, self._clock.time()))
         escalated = Flag.ESCALATED in after.flags and Flag.ESCALATED not in settled.before.flags
         if escalated and after.failure is not None:
             self._tell(alerts.retries_exhausted(after, after.failure, self._clock.time()))

@@ -170,6 +170,7 @@ class ControlPlane:
             with_request=self.coordinator.with_request,
             accept=self._accepting,
             stopping=self._stop_attempt,
+            told=self._told,
             policy=self._options.scheduling,
         )
 

@@ -26,7 +26,15 @@ from praxis_sdk.control.packing import (
     plus,
     room_of,
 )
-from praxis_sdk.control.transitions import postpone, preempt, rank_of, release, start
+from praxis_sdk.control.transitions import (
+    miss_window,
+    postpone,
+    preempt,
+    rank_of,
+    release,
+    start,
+    window_closed,
+)
 from praxis_sdk.model import Draft, EventType, Execution, Level, Worker
 from praxis_sdk.resources import total
 from praxis_sdk.states import ExecutionStatus, ServiceClass
@@ -141,7 +149,11 @@ def _due(
     seen: Round, policy: SchedulerPolicy, committed: Sequence[windows.Committed]
 ) -> tuple[list[Change], int]:
     items = []
-    due = seen.due[: policy.planned_at_once]
+    looked_at = seen.due[: policy.planned_at_once]
+    due = [execution for execution in looked_at if not window_closed(execution, seen.now)]
+    missed = [
+        miss_window(execution, seen.now) for execution in looked_at if window_closed(execution, seen.now)
+    ]
     for execution in due:
         lasts_s, closes_at = planned_s(execution, policy), execution.terms.closes_at
         if lasts_s is None or closes_at is None or _had_its_turn(execution, policy):
@@ -150,11 +162,12 @@ def _due(
         lasts_s = max(expected_s, min(lasts_s, closes_at - seen.now))  # a tight window has no margin
         items.append(windows.Item(execution.id, seen.now, closes_at, lasts_s, execution.granted))
     plan = _plan(seen, policy, items, committed) if items else windows.Plan({}, frozenset(), 0.0)
-    changes = []
+    changes = missed
     released = 0
     for execution in due:
         start_at = plan.starts.get(execution.id, seen.now)
-        if start_at > seen.now + policy.soon_s:
+        closes_at = execution.terms.closes_at
+        if start_at > seen.now + policy.soon_s and (closes_at is None or start_at < closes_at):
             changes.append(postpone(execution, start_at, "planned inside its window"))
             continue
         change = _released(execution, seen.now)
@@ -240,6 +253,9 @@ class _Filling:
         """Start what fits, the first in rank order first."""
         now, place, changes, placed = self.seen.now, self.fleet.place, self.changes, self._placed
         for execution, need in zip(self.seen.waiting, self.needs, strict=True):
+            if execution.terms.closes_at is not None and window_closed(execution, now):
+                changes.append(miss_window(execution, now))
+                continue
             worker_id = place(execution.kind, need)
             if worker_id is None:
                 self._cannot_start(execution, need)

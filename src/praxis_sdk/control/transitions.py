@@ -6,6 +6,7 @@
                    '--------------------'                   '--cancel--> cancelling --finish--> cancelled
                                         running, cancelling --hold_unconfirmed--> cancelling, held by no worker
                                                    --confirm--> cancelled, or what its attempt came to
+    submitted, queued --miss_window--> failed
 
 Nothing else changes a status. A change that comes too late does not hold, and changes nothing.
 """
@@ -18,12 +19,21 @@ from typing import Any, Final
 
 from praxis_sdk.model import Draft, Ending, EventType, Execution, Failure, Flag, Level, Stop, Usage
 from praxis_sdk.resources import Resources
-from praxis_sdk.states import HELD, WAITING, ExecutionStatus, Priority, ServiceClass
+from praxis_sdk.states import (
+    HELD,
+    WAITING,
+    ErrorType,
+    ExecutionStatus,
+    FailureCategory,
+    Priority,
+    ServiceClass,
+)
 from praxis_sdk.store.changes import Change, failure_to_json, usage_to_json
 
 # How much later an execution stands in the queue for each step down, in seconds: so waiting that long lifts
 # an execution by one step (ageing), nothing starves, and the order needs no recomputation as time passes.
 AGEING_STEP_S: Final = 600.0
+WINDOW_MISSED: Final = "window_missed"
 _STEPS: Final = {Priority.CRITICAL: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 _BATCH_STEPS: Final = len(_STEPS)  # all batch work stands behind all real-time work of its time
 
@@ -60,6 +70,37 @@ def postpone(execution: Execution, due_at: float, reason: str) -> Change:
     decision = Draft(EventType.DECISION, reason, {"due_at": due_at}, component="scheduler")
     update = {"due_at": due_at}
     return Change(execution.id, frozenset({ExecutionStatus.SUBMITTED}), execution.token, update, (decision,))
+
+
+def miss_window(execution: Execution, now: float) -> Change:
+    """End an execution that waits and whose window has closed: it never starts outside (spec 4, property 37)."""
+    closes_at = execution.terms.closes_at
+    again = f" again after attempt {execution.attempt}" if execution.attempt else ""
+    message = f"its window closed before it could start{again}"
+    failure = Failure(
+        FailureCategory.INTERNAL_ERROR,
+        ErrorType.PERMANENT,
+        WINDOW_MISSED,
+        message,
+        execution.failure.message if execution.failure else execution.reason,
+    )
+    data = {"alert": WINDOW_MISSED, "closes_at": closes_at, "failure": failure_to_json(failure)}
+    update: dict[str, Any] = {
+        "status": ExecutionStatus.FAILED,
+        "reason": message,
+        "ended_at": now,
+        "due_at": None,
+        "failure": failure,
+        "flags": (*execution.flags, Flag.WINDOW_MISSED),
+    }
+    told = Draft(EventType.ALERT, message, data, Level.ERROR, "scheduler")
+    return Change(execution.id, WAITING, execution.token, update, (told,))
+
+
+def window_closed(execution: Execution, now: float) -> bool:
+    """Whether it is too late for an execution to start."""
+    closes_at = execution.terms.closes_at
+    return closes_at is not None and closes_at <= now
 
 
 def start(execution: Execution, worker_id: str, now: float) -> Change:
