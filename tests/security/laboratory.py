@@ -31,7 +31,7 @@ from praxis_sdk.jobs.result import JobResult
 from praxis_sdk.jobs.results import ResultStore
 from praxis_sdk.sandbox import host
 
-from .case import LIMITS, MIB, Case, Verdict
+from .case import BAD_ARTIFACT, LIMITS, MIB, Case, Verdict
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WARMING_JOBS = 8
@@ -194,7 +194,7 @@ class Laboratory:
         if case.artifacts is not None and found.status == "completed":
             assert tuple(one.name for one in result.artifacts) == case.artifacts, shown
         reasons = [one.reason for one in result.rejected_artifacts]
-        if case.rejected and expected[0].code == "invalid_artifact":
+        if case.rejected and expected[0] is BAD_ARTIFACT:
             assert any(case.rejected in reason for reason in reasons), shown
         refused = {use.host for use in result.network if not use.allowed}
         assert set(case.audited) <= refused, shown

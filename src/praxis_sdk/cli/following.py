@@ -204,7 +204,7 @@ def summary(execution: Execution) -> Iterable[str]:
         from praxis_sdk.cli import job_report
         from praxis_sdk.jobs.result import parse_result
 
-        return [*job_report.summary(parse_result(execution.result))]
+        return [*job_report.summary(parse_result({**execution.result, "outputs": execution.outputs}))]
     status = str(execution.status).replace("_", " ")
     took = f" in {execution.elapsed_s(execution.ended_at or 0.0):.2f} s" if execution.started_at else ""
     why = f": {execution.reason}" if execution.reason else ""

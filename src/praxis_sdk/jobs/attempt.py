@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import IO, Any, Final, Self, TypeVar
+from typing import IO, Final, Self, TypeVar
 
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import OutputListener
 from praxis_sdk.execution.output import OutputCapture, PipeReader
-from praxis_sdk.jobs import harness, strict_json
-from praxis_sdk.jobs.adapters.base import NOT_A_FILE
+from praxis_sdk.jobs import harness
+from praxis_sdk.jobs.artifacts import ArtifactLimits
+from praxis_sdk.jobs.artifacts.threads import in_thread
+from praxis_sdk.jobs.collector import Collected, Collector, Wanted
+from praxis_sdk.jobs.collector.reading import NOT_A_FILE, LeftResult, NoRegularFile, open_below, understood
 from praxis_sdk.jobs.egress import EgressProxy, proxy_variables
 from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
 from praxis_sdk.jobs.payload import MAX_DOCUMENT_DEPTH
 from praxis_sdk.jobs.result import NetworkUse
+from praxis_sdk.json_text import SMALL_CHARS
 from praxis_sdk.sandbox import Harvest, Launcher, Policy, Sandbox, SandboxExit
 
 _RESULT: Final = (harness.RESULT_FOLDER, harness.RESULT_FILE)
@@ -31,7 +34,8 @@ _T = TypeVar("_T")
 PROXY_PORT: Final = 3128  # of the loopback device of the sandbox, where nothing else listens
 _KILL_BOUND_S: Final = 30.0
 _NOT_GONE: Final = f"a sandbox was neither made nor gone within {_KILL_BOUND_S:g} s"
-_AT_ONCE_BYTES: Final = 64 << 10  # a result that is read and understood sooner than a thread is called
+_LARGE_BYTES: Final = 8 << 20  # a folder of this size, or of so many files, is freed in a thread
+_LARGE_FILES: Final = 256
 _ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it escaped
 
 
@@ -44,18 +48,14 @@ class Ended:
         limit: the limit that ended it, whoever enforced it.
         timed_out: the wall clock ended it.
         capture: what it wrote.
-        result: the JSON value of the result file; None where there is none or it is damaged.
-        result_too_long: the result exceeded its limit.
-        result_problem: why what was left as a result is none; "" where nothing is wrong with it.
+        left: what it left in its working directory.
     """
 
     exit: SandboxExit
     limit: LimitName | None
     timed_out: bool
     capture: OutputCapture
-    result: Any = None
-    result_too_long: bool = False
-    result_problem: str = ""
+    left: Collected = field(default_factory=Collected)
 
 
 Egress = Callable[[int], AbstractAsyncContextManager[EgressProxy]]
@@ -67,6 +67,7 @@ class Attempt:
 
     Args:
         launcher: forks the sandbox.
+        collector: reads what the work leaves.
         limits: what the work may use.
         listener: called with each piece of output as it arrives.
         egress: serves the network grant on a listening socket of the sandbox; None for no network.
@@ -74,6 +75,7 @@ class Attempt:
     """
 
     launcher: Launcher
+    collector: Collector
     limits: JobLimits
     listener: OutputListener | None = None
     egress: Egress | None = None
@@ -97,7 +99,7 @@ class Attempt:
             if self._proxy is not None:
                 await self._proxy.aclose()
             if self._sandbox is not None:
-                self._sandbox.close()
+                await self._free(self._sandbox)
             for reader in self._readers:
                 reader.close()
 
@@ -117,11 +119,14 @@ class Attempt:
         )
         await self._start(order, variables, self._capture)
 
-    async def end(self) -> Ended:
-        """Wait for the end of what was started, and bring it about where a limit says so.
+    async def end(self, leave: frozenset[str] = frozenset()) -> Ended:
+        """Wait for the end of what was started, bring it about where a limit says so, and read what was left.
+
+        Args:
+            leave: names of files in the working directory that are no output.
 
         Raises:
-            PlatformError: the launcher died.
+            PlatformError: the launcher died, or what was left cannot be read.
         """
         capture = self._capture
         assert self._sandbox is not None
@@ -139,8 +144,8 @@ class Attempt:
         elif capture.overflow.done():
             over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
             limit = LimitName.STDOUT if over else LimitName.STDERR
-        result, too_long, problem = await self._read_result()
-        return Ended(exit_, limit, timed_out, capture, result, too_long, problem)
+        ended_well = limit is None and exit_.exit_code == 0
+        return Ended(exit_, limit, timed_out, capture, await self._left(leave, ended_well=ended_well))
 
     @property
     def outputs(self) -> Harvest:
@@ -219,76 +224,78 @@ class Attempt:
             await reader.wait()
         return exit_, timed_out
 
-    async def _read_result(self) -> tuple[Any, bool, str]:
-        """Read the result file; nobody is left who could change it.
+    async def _left(self, leave: frozenset[str], *, ended_well: bool) -> Collected:
+        """Read what was left; nobody is alive who could change it."""
+        leave |= {harness.RESULT_FOLDER, "__pycache__"}
+        with_artifacts = ended_well and _holds_more_than(leave, self.outputs.fd)
+        if not with_artifacts:
+            short = _short_result(self.outputs.fd)
+            if short is not None:
+                return Collected(short)
+        return await self.collector.collect(
+            self.outputs.fd,
+            Wanted(
+                result=_RESULT,
+                result_bytes=_most(self.limits),
+                outputs_bytes=self.limits.outputs_bytes,
+                max_depth=MAX_DOCUMENT_DEPTH,
+                artifacts=_artifact_limits(self.limits) if with_artifacts else None,
+                exclude=leave,
+                cpu_s=self.limits.collect_s,
+            ),
+        )
 
-        Returns:
-            The result, whether it is too long, and what else is wrong with it.
-        """
-        most = self.limits.outputs_bytes * _ESCAPES + harness.MAX_TRACEBACK_CHARS * _ESCAPES + (64 << 10)
-        try:
-            file_fd = _open_below(self.outputs.fd, _RESULT)
-        except _NoRegularFile:
-            return None, False, NOT_A_FILE
-        if file_fd is None:
-            return None, False, ""
-        if os.fstat(file_fd).st_size <= _AT_ONCE_BYTES:
-            return _understood(file_fd, most)
-        return await asyncio.to_thread(_understood, file_fd, most)
+    async def _free(self, sandbox: Sandbox) -> None:
+        """Close a sandbox; the kernel frees its files while it is being closed, which may take seconds."""
+        if sandbox.harvest:
+            space = os.fstatvfs(sandbox.harvest[0].fd)
+            used_bytes = (space.f_blocks - space.f_bfree) * space.f_frsize
+            if used_bytes > _LARGE_BYTES or space.f_files - space.f_ffree > _LARGE_FILES:
+                await in_thread(sandbox.close)
+                return
+        sandbox.close()
+
+
+def _short_result(folder_fd: int) -> LeftResult | None:
+    """Read a result that is understood sooner than another process is asked; None for a longer one."""
+    try:
+        file_fd = open_below(folder_fd, *_RESULT)
+    except NoRegularFile:
+        return LeftResult(problem=NOT_A_FILE)
+    if file_fd is None:
+        return LeftResult()
+    try:
+        if os.fstat(file_fd).st_size > SMALL_CHARS:
+            return None
+        return understood(file_fd, SMALL_CHARS, MAX_DOCUMENT_DEPTH)
+    finally:
+        os.close(file_fd)
+
+
+def _most(limits: JobLimits) -> int:
+    """Return how long a result file may be whose value is within its limit: JSON may be all escapes."""
+    return (limits.outputs_bytes + harness.MAX_TRACEBACK_CHARS) * _ESCAPES + (64 << 10)
+
+
+def _artifact_limits(limits: JobLimits) -> ArtifactLimits:
+    return ArtifactLimits(
+        artifact_count=limits.artifact_count,
+        artifact_total_bytes=limits.artifact_total_bytes,
+        scratch_bytes=limits.scratch_bytes,
+        file_size_bytes=limits.file_size_bytes,
+        files=limits.files,
+    )
+
+
+def _holds_more_than(names: frozenset[str], folder_fd: int) -> bool:
+    with os.scandir(folder_fd) as entries:
+        return any(entry.name not in names for entry in entries)
 
 
 async def _ask(sandbox: Sandbox, terminating: asyncio.Event) -> None:
     """Ask a sandbox to end as soon as somebody wants that."""
     await terminating.wait()
     sandbox.terminate()
-
-
-class _NoRegularFile(Exception):
-    """Something else is where a file should be: a link, a folder, a fifo."""
-
-
-def _open_below(folder_fd: int, path: tuple[str, str]) -> int | None:
-    """Open a file in a folder of a folder the way one opens what a stranger left: following nothing, never waiting.
-
-    Returns:
-        A descriptor, which is the caller's; None where there is nothing.
-
-    Raises:
-        _NoRegularFile: there is something else.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    folder, name = path
-    inner_fd = file_fd = -1
-    try:
-        inner_fd = os.open(folder, flags | os.O_DIRECTORY, dir_fd=folder_fd)
-        file_fd = os.open(name, flags, dir_fd=inner_fd)
-    except FileNotFoundError:
-        return None
-    except OSError as error:  # a link, a socket, a file that not even its owner may read
-        raise _NoRegularFile from error
-    finally:
-        if inner_fd >= 0:
-            os.close(inner_fd)
-    if not stat.S_ISREG(os.fstat(file_fd).st_mode):  # a folder or a fifo can be opened, too
-        os.close(file_fd)
-        raise _NoRegularFile
-    return file_fd
-
-
-def _understood(file_fd: int, most: int) -> tuple[Any, bool, str]:
-    """Read an open result of at most so many bytes, and close it; returns what `_read_result` does."""
-    try:
-        data = b""
-        while len(data) <= most and (piece := os.read(file_fd, most + 1 - len(data))):
-            data = data + piece if data else piece
-    finally:
-        os.close(file_fd)
-    if len(data) > most:
-        return None, True, ""
-    try:
-        return strict_json.parse(data, max_bytes=most, max_depth=MAX_DOCUMENT_DEPTH), False, ""
-    except strict_json.UnsoundJson as error:
-        return None, False, str(error)
 
 
 async def _bounded(ending: Awaitable[_T]) -> _T:

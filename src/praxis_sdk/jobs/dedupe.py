@@ -11,7 +11,7 @@ Unicode normalisation, integers and floats kept apart) that holds:
     module, argv, stdin    the module, the arguments, the sha256 of what standard input holds; only where given
     inputs        by name: how they reach the work (JSON or bytes) and the sha256 of their bytes
     parameters    as they are
-    limits        all of them, defaults filled in, as numbers: '512M' and 536870912 are one limit
+    limits        all that bound the work itself, defaults filled in, as numbers: '512M' and 536870912 are one limit
     network       the granted hosts with their ports
 
 It does not hold who asked, why and how often: job_id, provenance, `fresh`, unknown fields. An input given by
@@ -85,6 +85,6 @@ def _identity(
             name: {"kind": one.kind, "digest": input_digests[name]} for name, one in payload.inputs.items()
         },
         "parameters": payload.parameters,
-        "limits": payload.limits.model_dump(),
+        "limits": payload.limits.model_dump(exclude={"collect_s"}),
         "network": payload.network,
     }

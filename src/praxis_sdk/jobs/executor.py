@@ -10,7 +10,7 @@ its output, its traceback and nothing else.
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import os
 import shutil
 import time
@@ -21,21 +21,19 @@ from io import FileIO
 from typing import Final
 
 import praxis_sdk
-from praxis_sdk.errors import ValidationError
+from praxis_sdk.errors import PlatformError, PraxisError, ValidationError
 from praxis_sdk.execution.context import OutputListener
-from praxis_sdk.jobs import harness, strict_json
+from praxis_sdk.jobs import strict_json
 from praxis_sdk.jobs.adapters import find_adapter
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work
 from praxis_sdk.jobs.artifacts import (
     Artifact,
-    ArtifactLimits,
     ArtifactMissing,
     ArtifactStore,
-    Collection,
-    collect,
     upload,
 )
 from praxis_sdk.jobs.attempt import Attempt, Egress, Ended
+from praxis_sdk.jobs.collector import Collector
 from praxis_sdk.jobs.dedupe import dedupe_key
 from praxis_sdk.jobs.egress import EgressPolicy, egress_for
 from praxis_sdk.jobs.egress.resolving import Resolve
@@ -55,6 +53,7 @@ from praxis_sdk.jobs.result import (
 from praxis_sdk.jobs.results import ResultStore
 from praxis_sdk.jobs.stations import Station, Stations
 from praxis_sdk.jobs.verdict import failure_of, sanitized, sanitizer_for
+from praxis_sdk.json_text import JsonText
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
@@ -103,6 +102,28 @@ class _Clock:
         )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """One call of `execute`."""
+
+    payload: JobPayload
+    began: _Clock
+    on_output: OutputListener | None
+    on_progress: Callable[[str], None]
+    terminating: asyncio.Event | None
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What is known of a job whose sandbox is gone."""
+
+    ended: Ended
+    findings: Findings
+    artifacts: tuple[Artifact, ...]
+    usage: JobUsage
+    network: tuple[NetworkUse, ...]
+
+
 class JobExecutor:
     """Runs jobs, one sandbox each, as many at once as it is asked to.
 
@@ -131,12 +152,17 @@ class JobExecutor:
         self._egress = egress
         self._resolve = resolve
         self._now = now
+        self._collector = Collector()
+        self._starting: asyncio.Task[None] | None = None
         # Beginning takes more descriptors than running, and thousands may begin at once.
         self._beginning = asyncio.Semaphore(MOST_BEGINNING)
 
     async def close(self) -> None:
         """End every sandbox; repeatable."""
+        if self._starting is not None:
+            self._starting.cancel()
         await self._stations.close()
+        await self._collector.close()
 
     async def run(
         self,
@@ -199,7 +225,17 @@ class JobExecutor:
             PlatformError: the platform failed.
         """
         began = _Clock(self._now(), time.monotonic())
-        return await self._result(payload, began, on_output, on_progress, terminating)
+        try:
+            return await self._result(_Asked(payload, began, on_output, on_progress, terminating))
+        except PraxisError:
+            raise
+        except OSError as error:
+            raise PlatformError(
+                f"the executor cannot go on: {error.strerror or error}", remedy="try again"
+            ) from error
+        except Exception as error:  # the job is data here: what goes wrong with it is not its user's
+            log.error("job.executor_failed", job_id=payload.job_id, exc_info=error)  # noqa: TRY400 - it has no other
+            raise PlatformError(f"the executor failed: {type(error).__name__}: {error}") from error
 
     async def keep(self, payload: JobPayload, result: JobResult) -> None:
         """Keep a result that counts; durable when this returns.
@@ -209,19 +245,13 @@ class JobExecutor:
         """
         await self._results.keep(payload, result)
 
-    async def _result(
-        self,
-        payload: JobPayload,
-        began: _Clock,
-        on_output: OutputListener | None,
-        on_progress: Callable[[str], None],
-        terminating: asyncio.Event | None,
-    ) -> JobResult:
+    async def _result(self, asked: _Asked) -> JobResult:
+        payload, began = asked.payload, asked.began
         environment: Environment | None = None
         key: str | None = None
         try:
             adapter = _adapter(payload)
-            station = await self._station(payload, on_progress)
+            station = await self._station(payload, asked.on_progress)
             environment = station.environment
             key = dedupe_key(payload, None, environment.env_version, adapter.version)
             known = None
@@ -231,9 +261,13 @@ class JobExecutor:
                 return known.served_from_cache(payload.job_id, began.queued_at)
             work = _prepare(adapter, payload, environment)
             try:
-                return await self._run(payload, adapter, station, work, key, began, on_output, terminating)
+                ran = await self._run(asked, adapter, station, work, key)
             finally:
                 adapter.cleanup()
+            # Making text of many bytes takes longer than the event loop may be held up.
+            if ran.usage.stdout_bytes + ran.usage.stderr_bytes > _AT_ONCE_BYTES:
+                return await asyncio.to_thread(_judge, asked, environment, key, ran)
+            return _judge(asked, environment, key, ran)
         except _Refused as refusal:
             return JobResult(
                 job_id=payload.job_id,
@@ -250,19 +284,17 @@ class JobExecutor:
             )
 
     async def _run(
-        self,
-        payload: JobPayload,
-        adapter: RuntimeAdapter,
-        station: Station,
-        work: Work,
-        key: str,
-        began: _Clock,
-        on_output: OutputListener | None,
-        terminating: asyncio.Event | None,
-    ) -> JobResult:
+        self, asked: _Asked, adapter: RuntimeAdapter, station: Station, work: Work, key: str
+    ) -> _Ran:
+        payload, began = asked.payload, asked.began
         ended: Ended | None = None
         async with Attempt(
-            station.launcher, payload.limits, on_output, self._egress_of(payload), terminating
+            station.launcher,
+            self._collector,
+            payload.limits,
+            asked.on_output,
+            self._egress_of(payload),
+            asked.terminating,
         ) as attempt:
 
             async def run(wanted: Work) -> Report:
@@ -271,38 +303,16 @@ class JobExecutor:
                     with await self._order(payload, wanted, key) as order:
                         began.prepared = began.started = time.monotonic()
                         await attempt.start(order, wanted.variables)
-                ended = await attempt.end()
+                ended = await attempt.end(wanted.leave)
                 began.ended = time.monotonic()
                 return _report(ended)
 
             report = await adapter.execute(work, run)
             assert ended is not None, "an adapter must have its work done"
             findings = _checked(adapter.collect_outputs(payload, report))
-            outputs = attempt.outputs.fd
-            collection = Collection()
-            artifacts: tuple[Artifact, ...] = ()
-            ignored = work.leave | {harness.RESULT_FOLDER, "__pycache__"}
-            # Looking costs microseconds, and a thread more: most jobs leave nothing.
-            if ended.limit is None and ended.exit.exit_code == 0 and _holds_more_than(ignored, outputs):
-                collection = await _collected(outputs, _artifact_limits(payload), ignored)
-                artifacts = await upload(collection, outputs, self._artifacts)
-            usage = _usage(ended, artifacts, findings, attempt)
-        judge = functools.partial(
-            _judge,
-            payload,
-            station.environment,
-            key,
-            began,
-            ended,
-            findings,
-            collection,
-            artifacts,
-            usage,
-            attempt.uses,
-        )
-        # Making text of many bytes takes longer than the event loop may be held up.
-        written = usage.stdout_bytes + usage.stderr_bytes
-        return await asyncio.to_thread(judge) if written > _AT_ONCE_BYTES else judge()
+            collection = ended.left.collection
+            artifacts = await upload(collection, attempt.outputs.fd, self._artifacts)
+            return _Ran(ended, findings, artifacts, _usage(ended, artifacts, findings, attempt), attempt.uses)
 
     def _egress_of(self, payload: JobPayload) -> Egress | None:
         if not payload.network:
@@ -325,6 +335,8 @@ class JobExecutor:
 
     async def _station(self, payload: JobPayload, on_progress: Callable[[str], None]) -> Station:
         wanted = payload.env_version or payload.env
+        if self._starting is None:  # beside the first zygote, so that no job waits for it
+            self._starting = asyncio.create_task(self._start_collector())
         try:
             station = await self._stations.get(wanted, on_progress)
         except EnvironmentMissing as error:
@@ -335,6 +347,10 @@ class JobExecutor:
             message = f"payload.env_version: '{wanted}' is no version of the environment '{payload.env}'"
             raise _Refused(FailureCategory.VALIDATION_ERROR, FailureCode.ENVIRONMENT_MISMATCH, message)
         return station
+
+    async def _start_collector(self) -> None:
+        with contextlib.suppress(PlatformError):  # whoever needs it will try again, and hear why
+            await self._collector.start()
 
     async def _still_there(self, result: JobResult) -> bool:
         found = [await self._artifacts.stat(artifact.digest) for artifact in result.artifacts]
@@ -365,15 +381,17 @@ def _prepare(adapter: RuntimeAdapter, payload: JobPayload, environment: Environm
 def _report(ended: Ended) -> Report:
     return Report(
         exit_code=ended.exit.exit_code,
-        result=ended.result,
+        result=ended.left.result.value,
         stdout=ended.capture.last_text("stdout"),
         stderr=ended.capture.last_text("stderr"),
-        result_problem=ended.result_problem,
+        result_problem=ended.left.result.problem,
     )
 
 
 def _checked(findings: Findings) -> Findings:
     """Refuse outputs that no JSON can carry; the job may have written them past the harness."""
+    if isinstance(findings.outputs, JsonText):
+        return findings  # the collector has checked it
     try:
         strict_json.check(findings.outputs)
     except strict_json.UnsoundJson as error:
@@ -381,40 +399,12 @@ def _checked(findings: Findings) -> Findings:
     return findings
 
 
-def _artifact_limits(payload: JobPayload) -> ArtifactLimits:
-    limits = payload.limits
-    return ArtifactLimits(
-        artifact_count=limits.artifact_count,
-        artifact_total_bytes=limits.artifact_total_bytes,
-        file_size_bytes=limits.file_size_bytes,
-        files=limits.files,
-    )
-
-
-async def _collected(outputs: int, limits: ArtifactLimits, ignored: frozenset[str]) -> Collection:
-    """Collect in a thread that has a descriptor of its own: whoever is cancelled closes the other one."""
-    own = os.dup(outputs)
-
-    def look() -> Collection:
-        try:
-            return collect(own, limits, exclude=ignored)
-        finally:
-            os.close(own)
-
-    return await asyncio.to_thread(look)
-
-
-def _holds_more_than(names: frozenset[str] | set[str], folder_fd: int) -> bool:
-    with os.scandir(folder_fd) as entries:
-        return any(entry.name not in names for entry in entries)
-
-
 def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, attempt: Attempt) -> JobUsage:
     space = os.fstatvfs(attempt.outputs.fd)
-    outputs = 0 if findings.outputs is None else len(strict_json.canonical(findings.outputs))
     return JobUsage(
         wall_s=ended.exit.usage.wall_seconds,
         cpu_s=ended.exit.usage.cpu_seconds,
+        collect_s=ended.left.cpu_s,
         peak_memory_bytes=ended.exit.usage.peak_memory_bytes,
         peak_processes=ended.exit.usage.peak_processes,
         largest_file_bytes=max((artifact.size_bytes for artifact in artifacts), default=0),
@@ -422,26 +412,17 @@ def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, at
         scratch_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
         stdout_bytes=ended.capture.seen_bytes("stdout"),
         stderr_bytes=ended.capture.seen_bytes("stderr"),
-        outputs_bytes=outputs,
+        outputs_bytes=JsonText.of(findings.outputs).size_bytes,
         artifact_count=len(artifacts),
         artifact_total_bytes=sum(artifact.size_bytes for artifact in artifacts),
     )
 
 
-def _judge(
-    payload: JobPayload,
-    environment: Environment,
-    key: str,
-    began: _Clock,
-    ended: Ended,
-    findings: Findings,
-    collection: Collection,
-    artifacts: tuple[Artifact, ...],
-    usage: JobUsage,
-    network: tuple[NetworkUse, ...],
-) -> JobResult:
+def _judge(asked: _Asked, environment: Environment, key: str, ran: _Ran) -> JobResult:
     """Decide what the end means (DESIGN, table of failures)."""
-    limit, failure = failure_of(payload, ended, findings, collection, usage)
+    payload, ended, findings = asked.payload, ran.ended, ran.findings
+    collection = ended.left.collection
+    limit, failure = failure_of(payload, ended, findings, ran.usage)
     status = ExecutionStatus.COMPLETED
     if failure is not None:
         status = ExecutionStatus.TIMED_OUT if ended.timed_out else ExecutionStatus.FAILED
@@ -465,16 +446,16 @@ def _judge(
         ),
         exit_code=ended.exit.exit_code,
         signal=ended.exit.signal,
-        artifacts=artifacts,
+        artifacts=ran.artifacts,
         rejected_artifacts=tuple(
             RejectedArtifact(name=one.name, reason=one.detail) for one in collection.rejected
         ),
-        usage=usage,
+        usage=ran.usage,
         limit=limit,
         failure=failure,
         env_version=environment.env_version,
         executor_version=praxis_sdk.__version__,
-        timings=began.timings(),
+        timings=asked.began.timings(),
         dedupe_key=key,
-        network=network,
+        network=ran.network,
     )

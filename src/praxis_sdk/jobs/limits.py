@@ -90,6 +90,9 @@ class JobLimits(JobPart):
     cpu_s: Annotated[float, *_seconds_to(7 * 24 * 3600)] = Field(
         60.0, description="Processor time of all processes together, in seconds."
     )
+    collect_s: Annotated[float, *_seconds_to(24 * 3600)] = Field(
+        20.0, description="Processor time for reading, checking and hashing what the work leaves, in seconds."
+    )
     memory_bytes: Annotated[int, *_bytes_between(16 * MIB, 1 << 40)] = Field(
         1 * GIB, description="Memory of all processes and of the scratch space."
     )
@@ -152,6 +155,7 @@ class LimitName(StrEnum):
 
     WALL = "wall_s"
     CPU = "cpu_s"
+    COLLECT = "collect_s"
     MEMORY = "memory_bytes"
     PROCESSES = "processes"
     FILE_SIZE = "file_size_bytes"

@@ -16,10 +16,11 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     StrictBool,
     StrictFloat,
     StrictInt,
-    field_validator,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -38,6 +39,7 @@ from praxis_sdk.jobs.payload import (
     check_schema_version,
 )
 from praxis_sdk.jobs.wording import CODE_WORD_PATTERN, DEDUPE_KEY_PATTERN, first_problem
+from praxis_sdk.json_text import JsonText
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 MAX_RESULT_BYTES: Final = 256 << 20  # two streams of 64 MiB each, where every character is escaped
@@ -72,10 +74,10 @@ class FailureCode(StrEnum):
     KILLED_BY_SIGNAL = "killed_by_signal"  # it ended itself or crashed
     NO_RESULT = "no_result"  # it ended before it handed its result over
     INVALID_RESULT = "invalid_result"  # what it returned is not JSON data
-    INVALID_ARTIFACT = "invalid_artifact"  # what it left behind cannot be an artifact
     # RESOURCE_LIMIT, one for each limit
     WALL_CLOCK_EXCEEDED = "wall_clock_exceeded"
     CPU_TIME_EXCEEDED = "cpu_time_exceeded"
+    COLLECT_TIME_EXCEEDED = "collect_time_exceeded"
     MEMORY_EXCEEDED = "memory_exceeded"
     PROCESSES_EXCEEDED = "processes_exceeded"
     FILE_SIZE_EXCEEDED = "file_size_exceeded"
@@ -108,6 +110,7 @@ class FailureCode(StrEnum):
 CODE_OF_LIMIT: Final[Mapping[str, FailureCode]] = {
     "wall_s": FailureCode.WALL_CLOCK_EXCEEDED,
     "cpu_s": FailureCode.CPU_TIME_EXCEEDED,
+    "collect_s": FailureCode.COLLECT_TIME_EXCEEDED,
     "memory_bytes": FailureCode.MEMORY_EXCEEDED,
     "processes": FailureCode.PROCESSES_EXCEEDED,
     "file_size_bytes": FailureCode.FILE_SIZE_EXCEEDED,
@@ -162,6 +165,7 @@ class JobUsage(JobPart):
 
     wall_s: Duration = 0.0
     cpu_s: Duration | None = None
+    collect_s: Duration = Field(0.0, description="Processor time for reading and hashing what it left.")
     peak_memory_bytes: Count | None = None
     peak_processes: Count | None = Field(None, description="The most processes and threads at once.")
     largest_file_bytes: Count | None = None
@@ -225,19 +229,38 @@ _FAILURE_FITS_STATUS: Final[dict[str, Any]] = {
 }
 
 
+def _read_outputs(value: object) -> JsonText:
+    """Take JSON data, or text that a collector has checked."""
+    if not isinstance(value, JsonText):
+        strict_json.check(value)
+    return JsonText.of(value)
+
+
 class JobResult(JobPart):
     """The full account of one job."""
 
-    model_config = ConfigDict(json_schema_extra=_FAILURE_FITS_STATUS)
+    model_config = ConfigDict(
+        json_schema_extra=_FAILURE_FITS_STATUS, arbitrary_types_allowed=True, serialize_by_alias=True
+    )
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     job_id: JobId
     status: FinalStatus
-    outputs: JsonValue = Field(None, description="What the code returned.")
+    returned: Annotated[
+        JsonText,
+        BeforeValidator(_read_outputs),
+        PlainSerializer(lambda text: text.value),
+        WithJsonSchema({}),
+    ] = Field(
+        default_factory=lambda: JsonText.of(None),
+        alias="outputs",
+        description="What the code returned.",
+        json_schema_extra={"default": None},
+    )
     stdout: BoundedText = BoundedText()
     stderr: BoundedText = BoundedText()
     exit_code: StrictInt | None = Field(None, description="Exit code of the work; null where it has none.")
-    signal: int | None = Field(None, description="The signal that ended the work; null where none did.")
+    signal: StrictInt | None = Field(None, description="The signal that ended the work; null where none did.")
     artifacts: tuple[Artifact, ...] = ()
     rejected_artifacts: tuple[RejectedArtifact, ...] = ()
     usage: JobUsage = JobUsage()
@@ -261,12 +284,6 @@ class JobResult(JobPart):
             check_schema_version("result", data["schema_version"])
         return data
 
-    @field_validator("outputs")
-    @classmethod
-    def _outputs_are_json(cls, outputs: JsonValue) -> JsonValue:
-        strict_json.check(outputs)
-        return outputs
-
     @model_validator(mode="after")
     def _failure_fits_status(self) -> Self:
         completed = self.status is ExecutionStatus.COMPLETED
@@ -275,6 +292,12 @@ class JobResult(JobPart):
         if self.failure is None and self.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMED_OUT):
             raise ValueError(f"a job that is {self.status} has a 'failure'")
         return self
+
+    @property
+    def outputs(self) -> JsonValue:
+        """What the code returned; read from `returned`, which may take long, when it is first asked for."""
+        value: JsonValue = self.returned.value
+        return value
 
     @property
     def succeeded(self) -> bool:
@@ -294,6 +317,10 @@ class JobResult(JobPart):
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values, every field written out."""
         return self.model_dump(mode="json")
+
+    def account(self) -> dict[str, Any]:
+        """Return the result as JSON values, without what the code returned."""
+        return self.model_dump(mode="json", exclude={"returned"})
 
 
 def parse_result(data: bytes | Mapping[str, Any]) -> JobResult:

@@ -22,8 +22,10 @@ from praxis_sdk.jobs.artifacts import StoreUnavailable
 from praxis_sdk.jobs.commit import Entry, GroupCommit, commit
 from praxis_sdk.jobs.payload import JobPayload, parse_payload
 from praxis_sdk.jobs.result import JobResult, parse_result
+from praxis_sdk.json_text import JsonText
 
 _FORMAT: Final = 1
+_ARTIFACT_BYTES: Final = 512
 _AT_ONCE_BYTES: Final = 256 << 10  # a document that is written sooner than a thread is called
 
 
@@ -153,10 +155,15 @@ def _file_name(job_id: str) -> str:
 
 def _parse(data: bytes, name: str) -> Record:
     try:
-        document = json.loads(data)
+        head, _, returned = data.partition(b"\n")
+        document = json.loads(head)
         if document["format"] != _FORMAT:
             raise PlatformError(f"result of '{name}': written by a newer version")
-        return Record(parse_payload(document["payload"]), parse_result(document["result"]))
+        result = parse_result(document["result"])
+        if returned:  # written by us as text that had been checked, and read by whoever asks for it
+            text = JsonText(returned.decode("ascii"), result.usage.outputs_bytes)
+            result = result.model_copy(update={"returned": text})
+        return Record(parse_payload(document["payload"]), result)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise PlatformError(f"result of '{name}' is damaged: {type(error).__name__}") from error
 
@@ -170,6 +177,7 @@ def _size_bytes(payload: JobPayload, result: JobResult) -> int:
     return (
         sum(len(stream.base64 or stream.text) for stream in (result.stdout, result.stderr))
         + result.usage.outputs_bytes
+        + _ARTIFACT_BYTES * len(result.artifacts)
         + len(payload.code or "")
         + sum(map(len, [*inputs, *files]))
     )
@@ -177,8 +185,9 @@ def _size_bytes(payload: JobPayload, result: JobResult) -> int:
 
 def _document(payload: JobPayload, result: JobResult) -> bytes:
     """Return what `_parse` reads; the parts are written by pydantic, in a tenth of the time that `json` takes."""
-    return b'{"format":%d,"payload":%b,"result":%b}' % (
+    return b'{"format":%d,"payload":%b,"result":%b}\n%b' % (
         _FORMAT,
         payload.model_dump_json(exclude_unset=True).encode(),
-        result.model_dump_json().encode(),
+        result.model_dump_json(exclude={"returned"}).encode(),
+        result.returned.text.encode(),
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Final
 
 from praxis_sdk.jobs.adapters.base import Findings
-from praxis_sdk.jobs.artifacts import Collection
 from praxis_sdk.jobs.attempt import Ended
 from praxis_sdk.jobs.environment_inspection import INSIDE
 from praxis_sdk.jobs.environments import Environment
@@ -18,16 +16,9 @@ from praxis_sdk.jobs.sanitize import Sanitizer
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.units import format_bytes
 
-_LIMIT_OF_COLLECTION: Final = {
-    "artifact_count": LimitName.ARTIFACT_COUNT,
-    "artifact_total_bytes": LimitName.ARTIFACT_TOTAL,
-    "file_size_bytes": LimitName.FILE_SIZE,
-    "files": LimitName.FILES,
-}
-
 
 def failure_of(
-    payload: JobPayload, ended: Ended, findings: Findings, collection: Collection, usage: JobUsage
+    payload: JobPayload, ended: Ended, findings: Findings, usage: JobUsage
 ) -> tuple[LimitName | None, JobFailure | None]:
     """Decide why a job failed, if it did; the most certain account wins.
 
@@ -35,7 +26,6 @@ def failure_of(
         payload: the job, for its limits.
         ended: the kernel's account, and the executor's own timers.
         findings: what the adapter read out of the job's own report.
-        collection: what was found in its output folder.
         usage: what it used.
 
     Returns:
@@ -44,10 +34,13 @@ def failure_of(
     exit_ = ended.exit
     limit = ended.limit
     message = ""
-    if limit is None and ended.result_too_long:
+    left = ended.left
+    if limit is None and left.out_of_time:
+        limit, message = LimitName.COLLECT, "what it left takes too long to read and to hash"
+    elif limit is None and left.result.too_long:
         limit, message = LimitName.OUTPUTS, "the returned value is too long"
-    elif limit is None and collection.exceeded is not None:
-        limit, message = _LIMIT_OF_COLLECTION[collection.exceeded.limit], collection.exceeded.message
+    elif limit is None and left.collection.exceeded is not None:
+        limit, message = LimitName(left.collection.exceeded.limit), left.collection.exceeded.message
     elif limit is None and usage.outputs_bytes > payload.limits.outputs_bytes:
         limit, message = LimitName.OUTPUTS, "the returned value is too long"
     if limit is not None:
@@ -80,13 +73,6 @@ def failure_of(
             code=code,
             message=findings.message or f"exited with code {exit_.exit_code}",
             traceback=findings.traceback or None,
-        )
-    if collection.rejected_count:
-        first = collection.rejected[0]
-        return None, JobFailure(
-            category=FailureCategory.USER_CODE_ERROR,
-            code=FailureCode.INVALID_ARTIFACT,
-            message=f"{collection.rejected_count} outputs cannot be artifacts; '{first.name}': {first.detail}",
         )
     return None, None
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from praxis_sdk.json_text import text_of
 from praxis_sdk.model import (
     AUDITED,
     Attempt,
@@ -275,7 +276,7 @@ def _results(execution: Execution) -> list[tuple[str, Any]]:
 
 def digest_of(value: Any) -> str:
     """Return the sha256 of a value's JSON as it is kept."""
-    return hashlib.sha256(_value_json(value).encode()).hexdigest()
+    return hashlib.sha256(text_of(value, _value_json).encode()).hexdigest()
 
 
 def request_digest(request: Any) -> str:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
+from praxis_sdk.json_text import text_of
 from praxis_sdk.model import Ending, EventType, Failure, Flag, Level, RetryPolicy, Stop, Terms, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory, Priority, ServiceClass
@@ -53,7 +54,7 @@ def from_json(text: str) -> Any:
 
 def optional_json(value: Any) -> str | None:
     """Return a value as JSON; None stays None."""
-    return None if value is None else _encode(value)
+    return None if value is None else text_of(value, _encode)
 
 
 def canonical_json(value: Any) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from devservices.ordinary_user import OrdinaryUser
 from praxis_sdk.jobs.artifacts import ArtifactChanged, ArtifactLimits, Collection, Reason, collect
+from praxis_sdk.jobs.artifacts.names import TakenNames, name_problem
 from praxis_sdk.states import FailureCategory
 
 MIB = 1 << 20
@@ -250,6 +251,77 @@ def test_a_bad_name_is_rejected_and_shown_harmlessly(out: Path, name: bytes, sho
     assert reasons(collection) == {shown: Reason.NAME}
 
 
+@pytest.mark.parametrize(
+    "name", ["\u3164", "a\u115fb.txt", "a\ufe01.csv", "\u2800", " ", "a/ ", "x\u034f", "\U000e0101"]
+)
+def test_a_name_that_cannot_be_seen_is_rejected(out: Path, name: str) -> None:
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("x")
+    collection = collected(out)
+    assert (names(collection), [one.reason for one in collection.rejected]) == ([], [Reason.NAME])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Data.csv", "data.csv"),
+        ("caf\u00e9.txt", "cafe\u0301.txt"),
+        ("stra\u00dfe", "strasse"),
+        ("A/x", "a/X"),
+        ("\u00c5", "\u212b"),
+        ("\u2764", "\u2764\ufe0f"),
+        ("A", "a/x"),
+        ("A/x", "a"),
+    ],
+)
+def test_of_two_names_that_are_one_elsewhere_the_first_is_kept(out: Path, first: str, second: str) -> None:
+    for name in (first, second):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(name)
+    collection = collected(out)
+    kept, rejected = sorted((first, second))
+    assert (names(collection), reasons(collection)) == ([kept], {rejected: Reason.COLLISION})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\u2764\ufe0f.png", "\u4e2d\u6587.csv", "na\u00efve caf\u00e9.txt", " a", "\u05e9\u05dc\u05d5\u05dd"],
+)
+def test_a_name_of_any_language_is_kept(out: Path, name: str) -> None:
+    (out / name).write_text("x")
+    assert names(collected(out)) == [name]
+
+
+def test_folders_that_differ_in_case_may_hold_different_files(out: Path) -> None:
+    for name in ("A/x", "a/y"):
+        (out / name).parent.mkdir()
+        (out / name).write_text("x")
+    assert names(collected(out)) == ["A/x", "a/y"]
+
+
+def test_more_than_was_written_ends_as_resource_limit_of_the_scratch_space(out: Path) -> None:
+    """Nobody needs holes hashed that could never have been data."""
+    for number in range(6):
+        with (out / str(number)).open("wb") as file:
+            file.truncate(20 << 30)
+    limits = {"file_size_bytes": 1 << 40, "artifact_total_bytes": 1 << 40, "scratch_bytes": 512 * MIB}
+    exceeded = collected(out, **limits).exceeded
+    assert exceeded is None  # each is longer than an artifact can be
+    for number in range(6):
+        os.truncate(out / str(number), 200 * MIB)
+    exceeded = collected(out, **limits).exceeded
+    assert exceeded is not None
+    assert (exceeded.limit, exceeded.found) == ("scratch_bytes", 600 * MIB)
+
+
+def test_a_file_longer_than_an_artifact_can_be_is_rejected_and_the_others_kept(out: Path) -> None:
+    with (out / "hole").open("wb") as file:
+        file.truncate((16 << 30) + 1)
+    (out / "fine").write_text("x")
+    collection = collected(out, file_size_bytes=1 << 40, artifact_total_bytes=1 << 40)
+    assert (names(collection), reasons(collection)) == (["fine"], {"hole": Reason.TOO_LONG})
+
+
 def test_a_path_may_be_only_so_long(out: Path) -> None:
     (out / ("d" * 100)).mkdir()
     (out / ("d" * 100) / ("f" * 100)).write_text("x")
@@ -392,7 +464,7 @@ def build(folder: Path, tree: dict[str, Any], below: str, expected: dict[str, by
     rejected = 0
     for name, entry in tree.items():
         path = f"{below}{name}"
-        acceptable = name.isprintable() and "\\" not in name
+        acceptable = name_problem(name) is None
         if isinstance(entry, dict):
             (folder / name).mkdir()
             inner: dict[str, bytes] = {}
@@ -417,6 +489,8 @@ def test_exactly_the_plain_files_of_any_tree_are_collected(tree: dict[str, Any])
     with tempfile.TemporaryDirectory() as folder:
         expected: dict[str, bytes] = {}
         rejected = build(Path(folder), tree, "", expected)
+        taken = TakenNames()
+        assume(not any(map(taken.take, sorted(expected))))
         collection = collected(Path(folder))
         assert {file.name: file.digest for file in collection.files} == {
             name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in expected.items()

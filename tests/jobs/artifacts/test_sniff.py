@@ -66,7 +66,7 @@ def database() -> bytes:
         (archive("[Content_Types].xml", "xl/workbook.xml"), "xlsx", None, "dataset"),
         (archive("[Content_Types].xml", "word/document.xml"), "docx", None, "export"),
         (archive("readme.txt"), "zip", "application/zip", "export"),
-        (gzip.compress(b"x" * 50), "gz", "application/gzip", "export"),
+        (gzip.compress(b"x" * 50, mtime=0), "gz", "application/gzip", "export"),
         (b"\x28\xb5\x2f\xfd" + bytes(30), "bin", "application/octet-stream", "export"),
         (b"OggS\0\x02" + bytes(40), None, None, "export"),
         (b"plain words\n", "txt", "text/plain; charset=utf-8", "export"),
@@ -160,59 +160,17 @@ MATPLOTLIB = """<?xml version="1.0" encoding="utf-8" standalone="no"?>
 
 @pytest.mark.parametrize(
     "document",
-    [
-        MATPLOTLIB,
-        SVG % "<path d='M0 0'/>",
-        SVG % "<style>@font-face{font-family:a;src:url(data:font/woff2;base64,AA)} a{fill:url(#x)}</style>",
-        SVG % "<text>5 &lt; 6 &amp; so on</text>",
-    ],
+    [MATPLOTLIB, SVG % "<path d='M0 0'/>", SVG % "<script>alert(1)</script>", SVG % ("<g>" * 100_000)],
 )
-def test_a_plain_drawing_is_not_flagged(document: str) -> None:
+def test_an_svg_is_a_plot_that_may_act_whatever_it_holds(document: str) -> None:
+    """No drawing is vouched for: it is served as an attachment, or shown where it can do nothing."""
     found = sniff_bytes(document.encode())
     assert (found.format, found.content_type, found.kind, found.active) == (
         "svg",
         "image/svg+xml",
         ArtifactKind.PLOT,
-        False,
+        True,
     )
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        SVG % "<script>alert(1)</script>",
-        SVG % "<g onload='alert(1)'/>",
-        SVG % "<g ONCLICK='alert(1)'/>",
-        SVG % "<a href='javascript:alert(1)'><text>x</text></a>",
-        SVG % "<use href='http://host/x.svg#a'/>",
-        SVG % "<image href=' http://host/x.png'/>",
-        SVG % "<image href='data:image/svg+xml,&lt;svg/&gt;'/>",
-        SVG % "<use xlink:href='data:text/html,x'/>",
-        SVG % "<foreignObject><p xmlns='http://www.w3.org/1999/xhtml'/></foreignObject>",
-        SVG % "<x:script xmlns:x='http://www.w3.org/1999/xhtml'>alert(1)</x:script>",
-        SVG % "<animate attributeName='href' to='javascript:alert(1)'/>",
-        SVG % "<set attributeName='onload' to='alert(1)'/>",
-        SVG % "<style>@import 'http://host/x.css';</style>",
-        SVG % "<style>a{fill:url(http://host/)}</style>",
-        SVG % "<style>a{fill:u\\72l(http://host/)}</style>",
-        SVG % "<g style='fill:url( \"//host/x\")'/>",
-        SVG % "<g fill='url(http://host/x#y)'/>",
-        SVG % "<g xml:base='http://host/'/>",
-        SVG % "<![CDATA[x]]><script/>",
-        "<?xml-stylesheet href='http://host/x.xsl' type='text/xsl'?>" + SVG % "",
-        "<!DOCTYPE svg [<!ENTITY x 'y'>]>" + SVG % "&x;",
-        "<!DOCTYPE svg [<!ENTITY a 'aaaaaaaa'><!ENTITY b '&a;&a;&a;'>]>" + SVG % "&b;",
-        "<?xml version='1.0' encoding='iso-8859-1'?>" + SVG % "",
-        SVG % "<g>",
-        (SVG % "")[:-3],
-        "<svg></svg>",
-        (SVG % "<!--x-->") + "<script/>",
-        SVG % ("<g/>" * 1_100_000),
-    ],
-)
-def test_an_svg_that_may_act_is_flagged(document: str) -> None:
-    found = sniff_bytes(document.encode())
-    assert (found.format, found.active) == ("svg", True)
 
 
 def test_an_svg_behind_a_comment_is_an_svg() -> None:

@@ -134,8 +134,8 @@ class JobKind:
         )
         return Outcome(
             status=result.status,
-            outputs=result.outputs,
-            result=_without_output(result.to_json()),
+            outputs=result.returned.carried,
+            result=_without_output(result.account()),
             failure=failure_policy.of_job(result, retry=attempt.execution.terms.retry),
             usage=Usage(
                 wall_s=result.usage.wall_s,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from praxis_sdk.jobs.payload import JobPayload
-
-NOT_A_FILE: Final = "not a regular file"  # the problem of a result in whose place is a link, a folder, a fifo
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class Report:
 
     Args:
         exit_code: from the kernel; None where a signal ended it.
-        result: the JSON value of the result file, parsed and bounded; None where there is none. The harness
-            writes an object there for Python, and a program of its own what it likes.
+        result: the JSON value of the result file, checked and bounded, a long one as `JsonText`; None where there is
+            none. The harness writes an object there for Python, and a program of its own what it likes.
         stdout, stderr: the end of each stream, at most a MiB of it.
         result_problem: why what was left in place of the result file is no result.
     """
@@ -74,7 +72,7 @@ class Findings:
     """What an adapter reads out of a report.
 
     Args:
-        outputs: the job's JSON value.
+        outputs: the job's JSON value, or `JsonText`.
         code: a machine word for a failure, None where the job did well by its own account.
         message: one line about it.
         traceback: the job's own traceback.

@@ -7,10 +7,12 @@ from typing import Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs import notebook
-from praxis_sdk.jobs.adapters.base import NOT_A_FILE, Findings, Report, RuntimeAdapter, Work, WorkFile
+from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
+from praxis_sdk.jobs.collector.reading import NOT_A_FILE
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
+from praxis_sdk.json_text import JsonText
 
 DEFAULT_NAME: Final = "job.py"
 NOTEBOOK: Final = ".ipynb"
@@ -58,6 +60,8 @@ class PythonAdapter(RuntimeAdapter):
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
         """Read the returned value, or the exception; see `RuntimeAdapter.collect_outputs`."""
         result, problem = report.result, report.result_problem
+        if isinstance(result, JsonText):
+            result = result.members() or []  # not an object, or not one that the harness would write
         if result is not None and not isinstance(result, dict):
             problem = "not a JSON object"
         if problem and problem != NOT_A_FILE:

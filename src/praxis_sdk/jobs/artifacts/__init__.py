@@ -1,6 +1,6 @@
 """What jobs leave behind: collected safely, kept by digest, never changed (spec 3, section 7).
 
-    collection = await asyncio.to_thread(collect, harvest.fd, ArtifactLimits())
+    collection = collect(harvest.fd, ArtifactLimits())  # in a process that can be killed: see `jobs.collector`
     artifacts = await upload(collection, harvest.fd, ArtifactStore.open("s3://bucket/prefix"))
     data = await store.read(artifacts[0].digest)  # verified
 
@@ -23,7 +23,8 @@ from praxis_sdk.jobs.artifacts.errors import (
     StoreUnavailable,
 )
 from praxis_sdk.jobs.artifacts.garbage import References, Sweep, sweep
-from praxis_sdk.jobs.artifacts.record import Artifact, ArtifactKind
+from praxis_sdk.jobs.artifacts.kind import ArtifactKind
+from praxis_sdk.jobs.artifacts.record import Artifact
 from praxis_sdk.jobs.artifacts.s3 import S3Options
 from praxis_sdk.jobs.artifacts.sniff import Sniffed, sniff_bytes
 from praxis_sdk.jobs.artifacts.store import ArtifactStore, StoredArtifact

@@ -18,6 +18,7 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.artifacts.digest import check_digest
 from praxis_sdk.jobs.artifacts.errors import ArtifactChanged
 
+MAX_ARTIFACT_BYTES: Final = 16 << 30
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
 

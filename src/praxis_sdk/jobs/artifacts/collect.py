@@ -4,7 +4,8 @@ What lies there is hostile: symlinks to /etc, fifos that block whoever opens the
 occupy none, ten thousand nested folders, names with line breaks. So nothing is opened by a path: the
 tree is walked by directory descriptors, one component at a time, with O_NOFOLLOW and never blocking. First
 everything is looked at and counted, and only what is within the limits is read. Memory, open
-descriptors and time are bounded by the limits and not by the tree.
+descriptors and time are bounded by the limits and not by the tree. It runs in a process that can be killed
+(`praxis_sdk.jobs.collector`), so nothing here imports what such a process does not need.
 
 Two different verdicts: an entry that cannot be an artifact is *rejected*, with a reason, and the others are
 collected all the same; a *limit* that is exceeded ends the collection, and no file is returned, because half
@@ -23,8 +24,9 @@ from enum import StrEnum
 from typing import Final
 
 from praxis_sdk.errors import PlatformError
+from praxis_sdk.jobs.artifacts.body import MAX_ARTIFACT_BYTES
 from praxis_sdk.jobs.artifacts.errors import ArtifactChanged
-from praxis_sdk.jobs.artifacts.record import name_problem
+from praxis_sdk.jobs.artifacts.names import TakenNames, name_problem
 from praxis_sdk.jobs.artifacts.sniff import Sniffed, sniff
 from praxis_sdk.states import FailureCategory
 
@@ -42,11 +44,12 @@ Identity = tuple[int, int, int]  # inode, size, change time in ns: the work cann
 
 @dataclass(frozen=True, slots=True)
 class ArtifactLimits:
-    """What one job may leave behind; the first four have the names of the payload's limits.
+    """What one job may leave behind; the first five have the names of the payload's limits.
 
     Args:
         artifact_count: artifacts.
         artifact_total_bytes: their summed length; a hole in a sparse file counts as if it were written.
+        scratch_bytes: the space that they were written to. More than fits there are holes, which nobody needs hashed.
         file_size_bytes: the length of one.
         files: entries of the output folder, whatever they are, folders included.
         max_depth: folders inside each other; what lies deeper is rejected.
@@ -55,6 +58,7 @@ class ArtifactLimits:
 
     artifact_count: int = 64
     artifact_total_bytes: int = 256 << 20
+    scratch_bytes: int = 1 << 62
     file_size_bytes: int = 256 << 20
     files: int = 16_384
     max_depth: int = 32
@@ -71,6 +75,8 @@ class Reason(StrEnum):
     DEVICE = "it is a device"
     SPECIAL = "it is neither a file nor a folder"
     NAME = "its name is not acceptable"
+    COLLISION = "its name is that of another artifact where letter case does not count"
+    TOO_LONG = "it is longer than an artifact can be"
     TOO_DEEP = "it lies too many folders deep"
     UNREADABLE = "the work made it unreadable"
     OTHER_FILE_SYSTEM = "it belongs to another file system"
@@ -106,7 +112,7 @@ class LimitExceeded:
     """The limit that ended the collection.
 
     Args:
-        limit: its name in `ArtifactLimits`: "artifact_count", "artifact_total_bytes", "file_size_bytes", "files".
+        limit: its name in `ArtifactLimits`, which is that of the payload's limit.
         allowed: what it allows.
         found: what there is, at least.
     """
@@ -185,7 +191,7 @@ def collect(
 ) -> Collection:
     """Look through an output folder whose processes are all gone.
 
-    It blocks while it reads: call it in a thread.
+    It blocks while it reads.
 
     Args:
         source_fd: the folder (`Harvest.fd`); it stays the caller's.
@@ -225,6 +231,7 @@ class _Walk:
     rejected_count: int = 0
     entries: int = 0
     total_bytes: int = 0
+    taken: TakenNames = field(default_factory=TakenNames)
 
     def directory(self, parent_fd: int, name: str, path: str, depth: int) -> None:
         try:
@@ -276,11 +283,19 @@ class _Walk:
         if status.st_nlink > 1:
             self.reject(path, Reason.HARD_LINK)
             return
+        self.within("file_size_bytes", status.st_size)
+        if status.st_size > MAX_ARTIFACT_BYTES:
+            self.reject(path, Reason.TOO_LONG, f"it is longer than {MAX_ARTIFACT_BYTES >> 30} GiB")
+            return
+        other = self.taken.take(path)
+        if other is not None:
+            self.reject(path, Reason.COLLISION, f"its name is that of '{_shown(other)}' but for case or form")
+            return
         self.found.append((path, _identity(status)))
         self.total_bytes += status.st_size
-        self.within("file_size_bytes", status.st_size)
         self.within("artifact_count", len(self.found))
         self.within("artifact_total_bytes", self.total_bytes)
+        self.within("scratch_bytes", self.total_bytes)
 
     def read(self, source_fd: int) -> Iterator[CollectedFile]:
         """Hash and type what was found; what cannot be opened or changes meanwhile is rejected."""

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from praxis_sdk.jobs.artifacts import digest as digests
+from praxis_sdk.jobs.artifacts.kind import ArtifactKind
+from praxis_sdk.jobs.artifacts.names import name_problem
 
-MAX_NAME_BYTES: Final = 1024
 _URI_SCHEMES: Final = ("artifact:", "s3://")
-
-
-class ArtifactKind(StrEnum):
-    """What an artifact is for (spec 3, section 7.3)."""
-
-    PLOT = "plot"  # an image for people: png, svg, jpg
-    EXPORT = "export"  # a document to take away: pdf, html, an archive, plain text
-    PREVIEW = "preview"  # a small stand-in for another artifact; only an adapter can say so
-    DATASET = "dataset"  # data for programs: json, csv, parquet, npy
 
 
 class Artifact(BaseModel):
@@ -32,8 +23,8 @@ class Artifact(BaseModel):
         digest: "sha256:" and 64 hexadecimal digits.
         size_bytes: its length.
         content_type: the media type of its bytes, whatever its name says.
-        active: a browser that opens it may run scripts or fetch from the network (HTML, XML, an SVG that
-            is not plainly a drawing), so it must not be shown on a page that holds a session.
+        active: a browser that opens it may run scripts or fetch from the network (HTML, XML, SVG), so it must not be
+            shown on a page that holds a session.
         uri: where it is kept: "s3://bucket/prefix/sha256/..." or "artifact:sha256/..." for a local folder.
     """
 
@@ -61,27 +52,3 @@ class Artifact(BaseModel):
         if not self.uri.startswith(_URI_SCHEMES) or not self.uri.endswith(digests.key_of(self.digest)):
             raise ValueError("uri must be s3://... or artifact:... and end with the key of the digest")
         return self
-
-
-def name_problem(name: str, max_bytes: int = MAX_NAME_BYTES) -> str | None:
-    """Say why a name cannot be an artifact's, or return None.
-
-    Args:
-        name: a relative path with '/' between components.
-        max_bytes: how long it may be in UTF-8.
-    """
-    try:
-        size_bytes = len(name.encode())
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    if size_bytes > max_bytes:
-        return f"its name is longer than {max_bytes} bytes"
-    # Control characters and line breaks, and those that reverse or hide text on a screen.
-    if not name.isprintable():
-        return "its name holds control or invisible characters"
-    # A separator to some of the systems that people download to.
-    if "\\" in name:
-        return "its name holds a backslash"
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        return "its name is not a plain relative path"
-    return None

@@ -2,8 +2,8 @@
 
 Order matters: strict binary signatures, then text, then the library for what is neither. A picture with a page
 behind it is a picture, since it is served as one; a page named `.png` is a page. Nothing here
-unpacks, expands or runs anything, and no more than `WINDOW_BYTES` from either end (for JSON and SVG
-up to a few MiB) is looked at.
+unpacks, expands or runs anything, and no more than `WINDOW_BYTES` from either end (for JSON up to 1 MiB) is
+looked at.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from praxis_sdk.jobs.artifacts import signatures, svg, text
-from praxis_sdk.jobs.artifacts.record import ArtifactKind
+from praxis_sdk.jobs.artifacts import signatures, text
+from praxis_sdk.jobs.artifacts.kind import ArtifactKind
 
 ReadAt = Callable[[int, int], bytes]
 WINDOW_BYTES: Final = 1 << 16
@@ -29,7 +29,7 @@ _TEXT_TYPES: Final = {
     "tsv": "text/tab-separated-values",
     "txt": "text/plain",
 }
-_ACTIVE: Final = frozenset({"html", "xhtml", "xml"})
+_ACTIVE: Final = frozenset({"html", "xhtml", "svg", "xml"})
 _DATASETS: Final = frozenset(
     "json jsonl csv tsv xml parquet arrow hdf5 netcdf npy npz sqlite xlsx".split()  # noqa: SIM905
 )
@@ -95,12 +95,11 @@ def _text(decoded: tuple[str, str], tail: bytes, read_at: ReadAt, size_bytes: in
     name = text.identify(
         head, tail.decode(errors="replace"), (lambda: read_at(0, size_bytes)) if short else None
     )
-    active = name in _ACTIVE or (name == "svg" and not svg.is_inert(read_at, size_bytes))
     content_type = _TEXT_TYPES[name]
     kind = _kind(name, content_type)
     if content_type.startswith("text/"):
         content_type = f"{content_type}; charset={charset}"
-    return Sniffed(name, content_type, kind, active)
+    return Sniffed(name, content_type, kind, active=name in _ACTIVE)
 
 
 def _kind(name: str, content_type: str) -> ArtifactKind:

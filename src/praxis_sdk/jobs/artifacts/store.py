@@ -21,14 +21,13 @@ from urllib.parse import unquote, urlsplit
 
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.jobs.artifacts.backend import Backend
-from praxis_sdk.jobs.artifacts.body import Body
+from praxis_sdk.jobs.artifacts.body import MAX_ARTIFACT_BYTES, Body
 from praxis_sdk.jobs.artifacts.digest import key_of
 from praxis_sdk.jobs.artifacts.errors import ArtifactCorrupt, ArtifactMissing
 from praxis_sdk.jobs.artifacts.folder import Folder
 from praxis_sdk.jobs.artifacts.s3 import Bucket, S3Options
 from praxis_sdk.jobs.artifacts.threads import in_thread
 
-MAX_ARTIFACT_BYTES: Final = 16 << 30
 MAX_READ_BYTES: Final = 64 << 20
 RENEW_AFTER_S: Final = (
     3600.0  # an object younger than this needs no renewal; half of the shortest grace period

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from typing import Final
 from xml.parsers import expat
 
-from praxis_sdk.jobs.artifacts.svg import SVG_NAMESPACE
-
+SVG_NAMESPACE: Final = "http://www.w3.org/2000/svg"
 MAX_PARSED_BYTES: Final = 1 << 20  # a longer JSON is judged by its two ends
 _MAX_ROWS: Final = 1000
 _BOMS: Final = (

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from praxis_sdk.jobs.artifacts.collect import CollectedFile, Collection
-from praxis_sdk.jobs.artifacts.record import Artifact, ArtifactKind
+from praxis_sdk.jobs.artifacts.kind import ArtifactKind
+from praxis_sdk.jobs.artifacts.record import Artifact
 from praxis_sdk.jobs.artifacts.store import ArtifactStore
 
 _UPLOADS_AT_ONCE: Final = 4
@@ -37,15 +38,20 @@ async def upload(
         ArtifactCorrupt: the store holds a damaged object of a file's digest.
         StoreUnavailable: the store cannot be written.
     """
-    turn = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+    artifacts: list[Artifact | None] = [None] * len(collection.files)
+    waiting = iter(enumerate(collection.files))
+
+    async def work() -> None:
+        for index, file in waiting:
+            artifacts[index] = await one(file)
+            await asyncio.sleep(0)  # an object that is there already may have taken no turn of the event loop
 
     async def one(file: CollectedFile) -> Artifact:
-        async with turn:
-            fd = file.open(source_fd)
-            try:
-                stored = await store.put(fd, expected=file.digest)
-            finally:
-                os.close(fd)
+        fd = file.open(source_fd)
+        try:
+            stored = await store.put(fd, expected=file.digest)
+        finally:
+            os.close(fd)
         return Artifact(
             name=file.name,
             kind=(kinds or {}).get(file.name, file.sniffed.kind),
@@ -57,11 +63,10 @@ async def upload(
             uri=stored.uri,
         )
 
-    outcomes = await asyncio.gather(*(one(file) for file in collection.files), return_exceptions=True)
+    workers = (work() for _ in range(min(_UPLOADS_AT_ONCE, len(artifacts))))
+    outcomes = await asyncio.gather(*workers, return_exceptions=True)
     # Only now that none of them is under way any more: they read below the caller's descriptor.
-    artifacts: list[Artifact] = []
     for outcome in outcomes:
-        if isinstance(outcome, BaseException):
+        if outcome is not None:
             raise outcome
-        artifacts.append(outcome)
-    return tuple(artifacts)
+    return tuple(artifact for artifact in artifacts if artifact is not None)
