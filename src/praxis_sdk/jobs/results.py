@@ -25,6 +25,8 @@ from praxis_sdk.jobs.result import JobResult, parse_result
 from praxis_sdk.json_text import JsonText
 
 _FORMAT: Final = 1
+_BEFORE_OUTPUTS: Final = b',\n"outputs":'  # JSON text that others wrote holds no line break
+_END: Final = b"}}"
 _ARTIFACT_BYTES: Final = 512
 _AT_ONCE_BYTES: Final = 256 << 10  # a document that is written sooner than a thread is called
 
@@ -155,13 +157,13 @@ def _file_name(job_id: str) -> str:
 
 def _parse(data: bytes, name: str) -> Record:
     try:
-        head, _, returned = data.partition(b"\n")
-        document = json.loads(head)
+        head, separator, returned = data.partition(_BEFORE_OUTPUTS)
+        document = json.loads(head + _END if separator else data)
         if document["format"] != _FORMAT:
             raise PlatformError(f"result of '{name}': written by a newer version")
         result = parse_result(document["result"])
-        if returned:  # written by us as text that had been checked, and read by whoever asks for it
-            text = JsonText(returned.decode("ascii"), result.usage.outputs_bytes)
+        if separator:  # written as text that had been checked, and read by whoever asks for it
+            text = JsonText(returned.removesuffix(_END).decode("ascii"), result.usage.outputs_bytes)
             result = result.model_copy(update={"returned": text})
         return Record(parse_payload(document["payload"]), result)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -185,9 +187,11 @@ def _size_bytes(payload: JobPayload, result: JobResult) -> int:
 
 def _document(payload: JobPayload, result: JobResult) -> bytes:
     """Return what `_parse` reads; the parts are written by pydantic, in a tenth of the time that `json` takes."""
-    return b'{"format":%d,"payload":%b,"result":%b}\n%b' % (
+    return b'{"format":%d,"payload":%b,"result":%b%b%b%b' % (
         _FORMAT,
         payload.model_dump_json(exclude_unset=True).encode(),
-        result.model_dump_json(exclude={"returned"}).encode(),
+        result.model_dump_json(exclude={"returned"}).encode().removesuffix(b"}"),
+        _BEFORE_OUTPUTS,
         result.returned.text.encode(),
+        _END,
     )

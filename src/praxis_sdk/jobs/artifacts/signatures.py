@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
 
@@ -118,6 +120,12 @@ def consult(head: bytes) -> Signature | None:
     if not extension or not _MEDIA_TYPE.fullmatch(content_type) or _ACTIVE_WORDS.search(content_type):
         return None
     return Signature(extension[1], content_type)
+
+
+def library_folder() -> str:
+    """Return the folder from which puremagic is imported, without importing it; "" where it is not installed."""
+    found = find_spec("puremagic")
+    return "" if found is None or found.origin is None else str(Path(found.origin).parent.parent)
 
 
 @cache

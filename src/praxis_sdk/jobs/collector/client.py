@@ -11,12 +11,12 @@ import os
 import signal
 import socket
 import subprocess
-import sysconfig
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts.collect import CollectedFile, Collection
+from praxis_sdk.jobs.artifacts.signatures import library_folder
 from praxis_sdk.jobs.artifacts.threads import in_thread
 from praxis_sdk.jobs.collector.messages import Wanted, collection_of, file_of, result_of
 from praxis_sdk.jobs.collector.reading import LeftResult
@@ -39,7 +39,7 @@ for name in ("jobs", "jobs.artifacts", "jobs.collector"):
     package = types.ModuleType("praxis_sdk." + name)
     package.__path__ = [root + "/" + name.replace(".", "/")]
     sys.modules["praxis_sdk." + name] = package
-sys.path.append(sys.argv[3])
+sys.path += filter(None, sys.argv[3:])
 from praxis_sdk.jobs.collector.process import main
 main(int(sys.argv[2]))
 """
@@ -280,7 +280,7 @@ def _started() -> tuple[subprocess.Popen[bytes], socket.socket, int]:
         raise PlatformError(f"the collector cannot be started: {error.strerror}") from error
     try:
         started = subprocess.Popen(
-            process.command(_MAIN, str(theirs.fileno()), sysconfig.get_path("purelib")),
+            process.command(_MAIN, str(theirs.fileno()), library_folder()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr_fd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import gc
@@ -57,11 +58,12 @@ def main(fd: int) -> None:
 def _rehearse() -> None:
     """Go through what a child may need while there is a file system to load it from."""
     hashlib.sha256(b"").hexdigest()
-    for text in ("a,b\n1,2\n", '{"a": 1}\n{"b": 2}\n', "<svg xmlns='http://www.w3.org/2000/svg'/>", "[1]"):
-        for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "ascii", "latin-1"):
-            sniff_bytes(text.encode(encoding))
     with contextlib.suppress(Exception):  # a library that is missing is told when it is needed
         sniff_bytes(b"\x00\x01\x02\xff rehearsal")
+    for text in ("a,b\n1,2\n", '{"a": 1}\n{"b": 2}\n', "<svg xmlns='http://www.w3.org/2000/svg'/>", "[1]"):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "ascii"):
+            sniff_bytes(text.encode(encoding))
+    codecs.lookup("utf-16-be")
 
 
 class _Server:
