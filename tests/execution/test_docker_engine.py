@@ -29,7 +29,8 @@ from praxis_sdk.execution.engines.docker_container import (
     create_request,
     submounts,
 )
-from praxis_sdk.execution.engines.docker_daemon import ContainerSummary, DaemonFacts, DockerDaemon, ImageFacts
+from praxis_sdk.execution.engines.docker_daemon import DockerDaemon
+from praxis_sdk.execution.engines.docker_facts import ContainerSummary, DaemonFacts, ImageFacts
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.invocation import prepare
 from praxis_sdk.execution.mounts import Mount

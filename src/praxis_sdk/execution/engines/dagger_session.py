@@ -16,9 +16,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
@@ -27,7 +28,10 @@ from praxis_sdk.errors import EngineUnavailable
 
 CLOSE_BOUND_S: Final = 10.0  # how long `dagger session` may take to end before it is killed
 _LOG_LINES: Final = 200
+_LOG_LINE_BYTES: Final = 8 << 10  # a longer line is cut there
 _LOG_BOUND_S: Final = 2.0
+_GREETING_BYTES: Final = 64 << 10
+_READ_BYTES: Final = 64 << 10
 
 _INSTALL: Final = "install the Dagger CLI (https://docs.dagger.io/install), or use --engine docker"
 
@@ -108,7 +112,11 @@ def _downloaded_command(environ: Mapping[str, str]) -> Path | None:
 
 
 class CommandSession:
-    """A session that the `dagger` command holds open: it ends with the command, and with it all that it runs."""
+    """A session that the `dagger` command holds open: it ends with the command, and with it all that it runs.
+
+    The command leads a process group, which is killed as a whole; and no pipe is ever waited for without bound, since
+    whatever the command started may hold it open.
+    """
 
     def __init__(
         self, command: SessionCommand, arguments: Sequence[str], log_output: TextIO | None = None
@@ -125,6 +133,7 @@ class CommandSession:
         """
         self._command = command
         self._log_output = log_output
+        self._killed = False
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         try:
             self._process = subprocess.Popen(
@@ -132,9 +141,7 @@ class CommandSession:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
+                bufsize=0,
                 start_new_session=True,  # a Ctrl-C is ours to answer
             )
         except OSError as error:
@@ -150,14 +157,51 @@ class CommandSession:
         Raises:
             EngineUnavailable: the command ended in place of it.
         """
-        assert self._process.stdout is not None
-        line = await asyncio.to_thread(self._process.stdout.readline)
+        line = (await self._greeting()).decode("utf-8", errors="replace")
         try:
             greeting = json.loads(line)
             return SessionAddress(int(greeting["port"]), str(greeting["session_token"]))
         except (ValueError, KeyError, TypeError) as error:
             await asyncio.to_thread(self._drain.join, _LOG_BOUND_S)
             raise diagnose("\n".join([line, *self._log]), self._command) from error
+
+    async def _greeting(self) -> bytes:
+        """Read the first line that the command writes, or what it wrote before it closed its stdout."""
+        assert self._process.stdout is not None
+        stdout = self._process.stdout.fileno()
+        os.set_blocking(stdout, False)
+        line = bytearray()
+        with self._news(stdout) as news:
+            while b"\n" not in line and len(line) < _GREETING_BYTES:
+                ended = not self.alive  # asked before the pipe is: what it wrote before it ended is there
+                try:
+                    piece = os.read(stdout, _READ_BYTES)
+                except BlockingIOError:
+                    if ended:  # and somebody else holds the pipe
+                        break
+                    news.clear()
+                    await news.wait()
+                    continue
+                if not piece:
+                    break
+                line += piece
+        return bytes(line).partition(b"\n")[0]
+
+    @contextlib.contextmanager
+    def _news(self, *descriptors: int) -> Iterator[asyncio.Event]:
+        """Have an event set when the command ends, or when one of some descriptors can be read."""
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+        ends = os.pidfd_open(self._process.pid)
+        watched = (ends, *descriptors)
+        try:
+            for descriptor in watched:
+                loop.add_reader(descriptor, news.set)
+            yield news
+        finally:
+            for descriptor in watched:
+                loop.remove_reader(descriptor)
+            os.close(ends)
 
     @property
     def alive(self) -> bool:
@@ -174,13 +218,22 @@ class CommandSession:
         with contextlib.suppress(BrokenPipeError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, CLOSE_BOUND_S)
-        self.kill()
+        try:
+            async with asyncio.timeout(CLOSE_BOUND_S):
+                while self.alive:
+                    with self._news() as news:
+                        await news.wait()
+        except TimeoutError:
+            pass  # it is killed
+        finally:
+            self.kill()
 
     def kill(self) -> None:
-        """End the command at once; the engine drops what is left of the session."""
-        self._process.kill()
+        """End the command and its process group at once; the engine drops what is left of the session."""
+        if not self._killed:  # once, since later its number may be another's
+            self._killed = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of its group is left
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):
@@ -189,12 +242,22 @@ class CommandSession:
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None
-        with self._process.stderr as lines:
-            for line in lines:
-                self._log.append(line.rstrip("\n"))
-                if self._log_output is not None:
-                    with contextlib.suppress(OSError, ValueError):  # whoever listened has closed it
-                        self._log_output.write(line)
+        rest = b""
+        with self._process.stderr as pipe:
+            while piece := pipe.read(_READ_BYTES):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    self._take_log(line)
+                rest = rest[:_LOG_LINE_BYTES]
+            self._take_log(rest)
+
+    def _take_log(self, line: bytes) -> None:
+        text = line[:_LOG_LINE_BYTES].decode("utf-8", errors="replace")
+        if text:
+            self._log.append(text)
+        if text and self._log_output is not None:
+            with contextlib.suppress(OSError, ValueError):  # whoever listened has closed it
+                self._log_output.write(f"{text}\n")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from praxis_sdk.errors import EngineUnavailable, IsolationUnavailable, ValidationError
 from praxis_sdk.execution.arguments import ARGS_FILE_VARIABLE
-from praxis_sdk.execution.engines.docker_daemon import DaemonFacts, ImageFacts
+from praxis_sdk.execution.engines.docker_facts import DaemonFacts, ImageFacts
 from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.mounts import Mount
 from praxis_sdk.execution.specs import DockerEngineSpec

@@ -15,12 +15,13 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from praxis_sdk.errors import EngineUnavailable, MissingExtra, PlatformError
 from praxis_sdk.execution.context import ProgressListener
+from praxis_sdk.execution.engines.docker_facts import ContainerSummary, DaemonFacts, ImageFacts
 from praxis_sdk.execution.output import OutputCapture
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ _STARTS_AT_ONCE: Final = 8  # more of them only get into each other's way
 _ANY_HOST: Final = "unix://localhost"  # what HTTP wants to hear where the connector knows the way
 _UNREACHABLE: Final = 900  # aiodocker's own status for "no connection"
 _TOLD_STEPS: Final = ("Pulling from", "Pull complete", "Status")
-_NO_VERSION: Final = "N/A"  # what the daemon says of a program that it cannot find
+_ASKS_FOR_TLS: Final = "HTTP request to an HTTPS server"
+
+
+_MOST_WORDS_CHARS: Final = 300
 
 
 class DaemonRefusal(PlatformError):
@@ -50,92 +54,10 @@ class DaemonRefusal(PlatformError):
     """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"the Docker daemon refused: {' '.join(message.split())}")
+        words = " ".join(message.split())
+        self.words = words if len(words) <= _MOST_WORDS_CHARS else f"{words[: _MOST_WORDS_CHARS - 1]}…"
         self.status = status
-        self.words = " ".join(message.split())
-
-
-@dataclass(frozen=True)
-class DaemonFacts:
-    """What a daemon says of itself and its host.
-
-    Args:
-        id: the daemon's own name for itself, which no other daemon has.
-        version: of the daemon.
-        api: the newest version of the API that it speaks.
-        runtimes: OCI runtimes by name.
-        cpus: processors of its host.
-        memory_limit, swap_limit, cpu_limit, pids_limit: whether it can enforce them.
-        seccomp: whether it filters system calls.
-        init: whether it has an init process to put into containers.
-        rootless: whether it runs as an ordinary user.
-        remaps_users: whether users in containers are others than those of the same number on the host.
-        cgroup_version: '1' or '2'.
-        os_type: 'linux' or 'windows'.
-    """
-
-    id: str
-    version: str
-    api: tuple[int, ...]
-    runtimes: tuple[str, ...]
-    cpus: int
-    memory_limit: bool
-    swap_limit: bool
-    cpu_limit: bool
-    pids_limit: bool
-    seccomp: bool
-    init: bool
-    rootless: bool
-    remaps_users: bool
-    cgroup_version: str
-    os_type: str
-
-    @classmethod
-    def read(cls, version: Mapping[str, Any], info: Mapping[str, Any]) -> DaemonFacts:
-        """Read the answers to `/version` and `/info`."""
-        security = [dict(_pairs(option)) for option in info.get("SecurityOptions") or ()]
-        profiles = {str(option.get("name")): str(option.get("profile", "")) for option in security}
-        return cls(
-            id=str(info.get("ID") or ""),
-            version=str(version["Version"]),
-            api=tuple(int(part) for part in str(version["ApiVersion"]).split(".")),
-            runtimes=tuple(sorted(info.get("Runtimes") or ())),
-            cpus=int(info.get("NCPU") or 1),
-            memory_limit=bool(info.get("MemoryLimit")),
-            swap_limit=bool(info.get("SwapLimit")),
-            cpu_limit=bool(info.get("CpuCfsQuota")),
-            pids_limit=bool(info.get("PidsLimit")),
-            seccomp=profiles.get("seccomp", "unconfined") != "unconfined",
-            init=bool(info.get("InitBinary")) and _commit(info) != _NO_VERSION,
-            rootless="rootless" in profiles,
-            remaps_users="userns" in profiles or "rootless" in profiles,
-            cgroup_version=str(info.get("CgroupVersion") or "1"),
-            os_type=str(info.get("OSType") or "linux"),
-        )
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What an image brings along.
-
-    Args:
-        volumes: paths at which it wants writable volumes.
-        env: its environment.
-        working_dir: where its programs start.
-    """
-
-    volumes: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    working_dir: str = "/"
-
-
-@dataclass(frozen=True)
-class ContainerSummary:
-    """A container in a list: its id, labels and state ('created', 'running', 'exited', ...)."""
-
-    id: str
-    labels: Mapping[str, str]
-    state: str
+        super().__init__(f"the Docker daemon refused: {self.words}")
 
 
 def find_docker_host(docker_host: str | None) -> str:
@@ -363,10 +285,20 @@ class DockerDaemon:
         except aiodocker.DockerError as error:
             if error.status == _UNREACHABLE:
                 raise self._unreachable(error.__context__) from error
-            raise DaemonRefusal(error.status, error.message) from error
+            if str(error.message).lstrip().startswith("<"):  # a page: a daemon answers in JSON
+                raise self._foreign(error.status) from error
+            if _ASKS_FOR_TLS in str(error.message):
+                raise EngineUnavailable(
+                    f"the Docker daemon at {self.host} speaks TLS only", remedy="set DOCKER_TLS_VERIFY=1"
+                ) from error
+            raise DaemonRefusal(error.status, str(error.message)) from error
         except (aiohttp.ClientResponseError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._foreign() from error
         except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from error
+        except Exception as error:
+            if not self.host.startswith("ssh://"):  # whose library has errors of its own
+                raise
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: BaseException | None) -> EngineUnavailable:
@@ -388,14 +320,20 @@ class DockerDaemon:
             )
         if number == errno.ENOTSOCK:
             return self._foreign()
+        if fault := _tls_fault(error):
+            return EngineUnavailable(
+                f"no connection to the Docker daemon at {self.host}: TLS: {fault}",
+                remedy="check that it speaks TLS there, and ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH",
+            )
         return EngineUnavailable(
             f"no connection to the Docker daemon at {self.host}: {_reason(error)}",
             remedy="see whether it runs ('docker info'), or name its address in DOCKER_HOST",
         )
 
-    def _foreign(self) -> EngineUnavailable:
+    def _foreign(self, status: int = 0) -> EngineUnavailable:
+        told = f" (HTTP {status})" if status else ""
         return EngineUnavailable(
-            f"what answers at {self.host} is not a Docker daemon",
+            f"what answers at {self.host} is not a Docker daemon{told}",
             remedy="name the address of a Docker daemon in DOCKER_HOST",
         )
 
@@ -417,6 +355,8 @@ def _connect(host: str) -> tuple[aiodocker.Docker, aiohttp.BaseConnector]:
     except ImportError as error:
         raise MissingExtra("aiodocker", "docker") from error
     scheme, _, rest = host.partition("://")
+    if scheme != "unix" and not _names_a_host(host):
+        rest = ""
     connector: aiohttp.BaseConnector
     if scheme == "unix" and rest:
         connector = aiohttp.UnixConnector(rest, limit=0)
@@ -450,24 +390,42 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _ssh_connector(host: str) -> aiohttp.BaseConnector:
+    import aiodocker
+
     try:
         from aiodocker.ssh import SSHConnector
 
         return SSHConnector(host)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, aiodocker.DockerError) as error:
+        # The library says in words which package it misses, and raises the same for what it cannot read.
+        missing = "asyncssh" in str(error)
+        reason = "the Python package 'asyncssh' is not installed" if missing else _reason(error)
         raise EngineUnavailable(
-            f"the Docker daemon at {host} cannot be reached by SSH: {error}",
-            remedy="pip install 'aiodocker[ssh]', or forward its socket with 'ssh -L' and name that in DOCKER_HOST",
+            f"the Docker daemon at {host} cannot be reached by SSH: {reason}",
+            remedy="pip install asyncssh; or 'ssh -nNT -L /tmp/docker.sock:/var/run/docker.sock HOST' "
+            "and DOCKER_HOST=unix:///tmp/docker.sock",
         ) from error
 
 
-def _pairs(option: str) -> list[tuple[str, str]]:
-    """Split a security option such as 'name=seccomp,profile=default'."""
-    return [(key, value) for key, _, value in (part.partition("=") for part in str(option).split(","))]
+def _names_a_host(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
-def _commit(info: Mapping[str, Any]) -> str:
-    return str((info.get("InitCommit") or {}).get("ID", ""))
+def _tls_fault(error: BaseException | None) -> str:
+    """Find what TLS complains about below an error of the HTTP client; empty where it does not."""
+    while error is not None:
+        inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+        for fault in (error, inner):
+            if isinstance(fault, ssl.SSLCertVerificationError):
+                return fault.verify_message
+            if isinstance(fault, ssl.SSLError):
+                return "the handshake failed"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _reason(error: BaseException | None) -> str:

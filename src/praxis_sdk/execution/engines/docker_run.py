@@ -36,13 +36,8 @@ from praxis_sdk.execution.engines.docker_container import (
     program_paths,
     submounts,
 )
-from praxis_sdk.execution.engines.docker_daemon import (
-    DaemonFacts,
-    DaemonRefusal,
-    DockerDaemon,
-    ImageFacts,
-    OutputStream,
-)
+from praxis_sdk.execution.engines.docker_daemon import DaemonRefusal, DockerDaemon, OutputStream
+from praxis_sdk.execution.engines.docker_facts import DaemonFacts, ImageFacts
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
 from praxis_sdk.execution.invocation import Invocation
