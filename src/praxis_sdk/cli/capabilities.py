@@ -10,6 +10,7 @@ from typing import Any, Final
 from praxis_sdk.cli.interrupts import uninterrupted
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.execution.base import ExecutionEngine
+from praxis_sdk.execution.enforcement import LimitSupports, limits_of
 from praxis_sdk.execution.registry import EngineRegistry
 from praxis_sdk.execution.selection import Offer
 from praxis_sdk.execution.specs import EngineType
@@ -39,6 +40,11 @@ class EngineReport:
     def supports(self, what: str) -> bool:
         """Tell whether the engine claims `supports_<what>`."""
         return bool(self.capabilities.get(f"supports_{what}"))
+
+    @property
+    def limits(self) -> LimitSupports:
+        """Which limits it enforces here."""
+        return limits_of(self.capabilities)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""

@@ -16,7 +16,7 @@ COLUMNS: Final = ("engine", "works", "isolation", "images", "mounts", "limits", 
 _FEATURES: Final[Mapping[str, str]] = {
     "images": "containers",
     "mounts": "mounts",
-    "limits": "resource_limits",
+    "limits": "",  # more than a yes or a no
     "no network": "network_isolation",
 }
 
@@ -36,6 +36,7 @@ def engines(
         streams.emit_json({"engines": [report.to_json() for report in reports]})
         return 0
     streams.emit(render(streams, COLUMNS, engine_rows(reports)))
+    streams.emit_lines(enforced(reports))
     streams.emit_lines(objections(reports))
     return 0
 
@@ -62,13 +63,55 @@ def engine_rows(reports: Sequence[EngineReport]) -> list[tuple[str, ...]]:
             report.name,
             yes_no(report.available),
             report.isolation or "-",
-            *(
-                yes_no(report.supports(feature)) if report.available else "-"
-                for feature in _FEATURES.values()
-            ),
+            *(_feature_word(report, feature) for feature in _FEATURES.values()),
         )
         for report in reports
     ]
+
+
+def enforced(reports: Sequence[EngineReport]) -> Iterator[str]:
+    """Say, a line each, which limits the engines enforce, and for what."""
+    from praxis_sdk.execution.enforcement import NAMES, Scope
+
+    lines = []
+    for report in reports:
+        scopes = {scope: [name for name in NAMES if report.limits[name].scope is scope] for scope in Scope}
+        if not report.available or len(scopes[Scope.NONE]) == len(NAMES):
+            continue
+        parts = [
+            f"{words} {', '.join(_shown(name, report) for name in scopes[scope])}"
+            for scope, words in (
+                (Scope.TREE, "limits for all processes together:"),
+                (Scope.PROCESS, "for each process by itself:"),
+                (Scope.NONE, "not limited:"),
+            )
+            if scopes[scope]
+        ]
+        lines.append(f"{report.name}: {'; '.join(parts)}")
+    if lines:
+        yield ""
+        yield from lines
+
+
+def _shown(name: str, report: EngineReport) -> str:
+    how = report.limits[name].how
+    return name.replace("_", " ") + (f" ({how})" if how else "")
+
+
+def _feature_word(report: EngineReport, feature: str) -> str:
+    if not report.available:
+        return "-"
+    return yes_no(report.supports(feature)) if feature else _limits_word(report)
+
+
+def _limits_word(report: EngineReport) -> str:
+    """Return 'yes' where memory, processors and processes are limited for a tool's whole tree."""
+    from praxis_sdk.execution.enforcement import Scope
+
+    scopes = [report.limits[name].scope for name in ("memory", "cpu", "processes")]
+    if all(scope is Scope.TREE for scope in scopes):
+        return "yes"
+    return "no" if all(scope is Scope.NONE for scope in scopes) else "partly"
 
 
 def objections(reports: Sequence[EngineReport]) -> Iterator[str]:

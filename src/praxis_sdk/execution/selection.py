@@ -8,11 +8,12 @@ Isolation is never lowered below namespaces for a tool that is not declared trus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_strict, limits_of
 from praxis_sdk.execution.outcome import Isolation
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
@@ -33,6 +34,7 @@ class Offer:
         available: whether it works here.
         reason, remedy: why not, and what to do about it.
         memory_limit, cpu_limit: whether it can enforce them.
+        limits: which limits hold, and for what.
     """
 
     engine: EngineType
@@ -42,6 +44,7 @@ class Offer:
     remedy: str = ""
     memory_limit: bool = True
     cpu_limit: bool = True
+    limits: LimitSupports = field(default_factory=lambda: NO_LIMITS)
 
     @classmethod
     def of(cls, engine: EngineType, isolation: Isolation, capabilities: Mapping[str, Any]) -> Offer:
@@ -54,6 +57,7 @@ class Offer:
             remedy=str(capabilities.get("remedy") or ""),
             memory_limit=bool(capabilities.get("supports_memory_limit", False)),
             cpu_limit=bool(capabilities.get("supports_cpu_limit", False)),
+            limits=limits_of(capabilities),
         )
 
 
@@ -111,4 +115,8 @@ def objection(contract: ToolContract, offer: Offer, *, automatic: bool) -> str |
             return "engineSpec.memory_limit cannot be enforced by it"
         if spec.cpu_limit and not offer.cpu_limit:
             return "engineSpec.cpu_limit cannot be enforced by it"
+        try:
+            check_strict(spec, offer.limits)
+        except ValidationError as error:
+            return error.message
     return None

@@ -114,6 +114,10 @@ class IsolatedEngineSpec(ProcessEngineSpec):
         validation_alias=AliasChoices("pids_limit", "pidsLimit"),
         description="Most processes and threads at once.",
     )
+    limits: Literal["best-effort", "strict"] = Field(
+        "best-effort",
+        description="'strict' refuses to run where a limit named here would not hold for all processes together.",
+    )
     network: Text | None = Field(
         None, description="Network to join; 'none' unless given. What names exist depends on the engine."
     )

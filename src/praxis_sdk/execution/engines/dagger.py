@@ -24,6 +24,7 @@ from typing import Any, Final
 from praxis_sdk.errors import EngineUnavailable, MissingExtra, PlatformError, ValidationError
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines.dagger_sdk import (
     Connection,
     Plan,
@@ -138,10 +139,7 @@ class DaggerExecutionEngine(SupervisedEngine):
             "supports_containers": True,
             "supports_mounts": True,
             "supports_environment": True,
-            "supports_resource_limits": False,
-            "supports_memory_limit": False,
-            "supports_cpu_limit": False,
-            "supports_pids_limit": False,
+            **limits_to_json(NO_LIMITS),
             "supports_network_isolation": False,
             "supports_live_output": False,
             "dagger_available": problem is None,

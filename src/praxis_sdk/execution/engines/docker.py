@@ -11,8 +11,17 @@ import asyncio
 from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError
+from praxis_sdk.execution.enforcement import (
+    NO_LIMITS,
+    LimitSupport,
+    LimitSupports,
+    Scope,
+    limits_to_json,
+    tree,
+)
 from praxis_sdk.execution.engines.docker_container import LABEL_OWNER, check_demands
 from praxis_sdk.execution.engines.docker_daemon import DockerDaemon, find_docker_host
+from praxis_sdk.execution.engines.docker_facts import DaemonFacts
 from praxis_sdk.execution.engines.docker_run import DockerRun, in_thread, to_the_end
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import remove_leftovers
@@ -93,10 +102,7 @@ class DockerSDKExecutionEngine(SupervisedEngine):
             "supports_environment": True,
             "supports_network_isolation": True,
             "supports_mounts": False,
-            "supports_resource_limits": False,
-            "supports_memory_limit": False,
-            "supports_cpu_limit": False,
-            "supports_pids_limit": False,
+            **limits_to_json(NO_LIMITS),
         }
         try:
             daemon = self._daemon()
@@ -106,10 +112,7 @@ class DockerSDKExecutionEngine(SupervisedEngine):
         capabilities |= {
             "available": facts.os_type == "linux",
             "supports_mounts": daemon.shares_files,
-            "supports_resource_limits": facts.memory_limit and facts.cpu_limit and facts.pids_limit,
-            "supports_memory_limit": facts.memory_limit,
-            "supports_cpu_limit": facts.cpu_limit,
-            "supports_pids_limit": facts.pids_limit,
+            **limits_to_json(_limits(facts)),
             "server_version": facts.version,
             "runtimes": list(facts.runtimes),
             "rootless": facts.rootless,
@@ -120,6 +123,10 @@ class DockerSDKExecutionEngine(SupervisedEngine):
             capabilities["unavailable_reason"] = f"this Docker daemon runs {facts.os_type} containers"
             capabilities["remedy"] = "use one that runs Linux containers"
         return capabilities
+
+    async def limits(self) -> LimitSupports:
+        """Say which limits the daemon enforces; see `SupervisedEngine.limits`."""
+        return _limits(await self._daemon().facts())
 
     async def remove_orphans(self) -> int:
         """Remove the containers and files of Praxis processes that are dead; the first run does so, too.
@@ -179,3 +186,15 @@ class DockerSDKExecutionEngine(SupervisedEngine):
         except (PlatformError, OSError) as error:
             # What others left is no reason not to run; if the daemon is gone, the run itself will say so.
             log.warning("docker.orphans_left", reason=str(error))
+
+
+def _limits(facts: DaemonFacts) -> LimitSupports:
+    cgroup = f"cgroup v{facts.cgroup_version}"
+    able = {"memory": facts.memory_limit, "cpu": facts.cpu_limit, "processes": facts.pids_limit}
+    return {
+        **NO_LIMITS,
+        **{name: tree(cgroup) for name, enforced in able.items() if enforced},
+        "open_files": LimitSupport(Scope.PROCESS, "RLIMIT_NOFILE"),
+        "file_size": tree("RLIMIT_FSIZE of every process"),
+        "disk": tree("size of the writable file systems, which are in memory"),
+    }

@@ -67,8 +67,15 @@ def find_docker_host(docker_host: str | None) -> str:
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
     usual = [Path("/run/docker.sock"), Path("/var/run/docker.sock"), Path.home() / ".docker/run/docker.sock"]
     usual += [Path(runtime_dir) / "docker.sock"] if runtime_dir else []
-    found = next((path for path in usual if path.is_socket()), usual[1])
+    found = next((path for path in usual if _is_socket(path)), usual[1])
     return f"unix://{found}"
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return path.is_socket()
+    except OSError:  # below a folder that is another user's
+        return False
 
 
 class OutputStream:

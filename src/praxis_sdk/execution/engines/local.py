@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.arguments import ARGS_FILE_VARIABLE
+from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines import spawner
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
@@ -56,9 +57,7 @@ class LocalExecutionEngine(SupervisedEngine):
             "supports_containers": False,
             "supports_mounts": False,
             "supports_environment": True,
-            "supports_resource_limits": False,
-            "supports_memory_limit": False,
-            "supports_cpu_limit": False,
+            **limits_to_json(NO_LIMITS),
             "supports_network_isolation": False,
         }
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from praxis_sdk.errors import MissingExtra, ValidationError
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines.mcp_answer import AnswerTooLargeError, CallRefusedError, RemoteTool
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
@@ -110,9 +111,7 @@ class RemoteMCPEngine(SupervisedEngine):
             "supports_containers": False,
             "supports_mounts": False,
             "supports_environment": False,
-            "supports_resource_limits": False,
-            "supports_memory_limit": False,
-            "supports_cpu_limit": False,
+            **limits_to_json(NO_LIMITS),
             "supports_network_isolation": False,
             "transports": ["streamable-http"],
             "sdk_version": version or None,

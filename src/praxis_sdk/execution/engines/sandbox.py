@@ -15,6 +15,14 @@ from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.arguments import ARGS_FILE_VARIABLE
+from praxis_sdk.execution.enforcement import (
+    NO_LIMITS,
+    LimitSupport,
+    LimitSupports,
+    Scope,
+    limits_to_json,
+    tree,
+)
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.exports import export_changes
 from praxis_sdk.execution.invocation import Invocation
@@ -34,6 +42,7 @@ from praxis_sdk.sandbox import (
     Sandbox,
     SandboxExit,
 )
+from praxis_sdk.sandbox.connection import Enforcement
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
 from praxis_sdk.units import parse_bytes
@@ -74,18 +83,9 @@ class SandboxExecutionEngine(SupervisedEngine):
         try:
             enforcement = (await self._ready()).enforcement
         except PlatformError as error:
-            unable = dict.fromkeys(
-                (
-                    "supports_resource_limits",
-                    "supports_memory_limit",
-                    "supports_cpu_limit",
-                    "supports_pids_limit",
-                ),
-                False,
-            )
             return (
                 capabilities
-                | unable
+                | limits_to_json(NO_LIMITS)
                 | {
                     "available": False,
                     "unavailable_reason": error.message,
@@ -93,14 +93,15 @@ class SandboxExecutionEngine(SupervisedEngine):
                 }
             )
         return capabilities | {
-            "supports_resource_limits": True,
-            "supports_memory_limit": True,
-            "supports_cpu_limit": enforcement.cpu_quota,
-            "supports_pids_limit": True,
+            **limits_to_json(_limits(enforcement)),
             "memory_enforcement": enforcement.memory,
             "cgroup_version": enforcement.cgroup_version,
             "privileged": enforcement.privileged,
         }
+
+    async def limits(self) -> LimitSupports:
+        """Say which limits hold here; see `SupervisedEngine.limits`."""
+        return _limits((await self._ready()).enforcement)
 
     async def cleanup(self) -> None:
         """End the launcher and every sandbox; repeatable, and a later run starts it anew."""
@@ -137,6 +138,21 @@ class SandboxExecutionEngine(SupervisedEngine):
             if self._launcher is None:
                 self._launcher = await Launcher.start()
             return self._launcher
+
+
+def _limits(enforcement: Enforcement) -> LimitSupports:
+    cgroup = f"cgroup v{enforcement.cgroup_version}"
+    memory = tree(cgroup) if enforcement.memory == "cgroup" else LimitSupport(Scope.PROCESS, "RLIMIT_AS")
+    own_user = "RLIMIT_NPROC of the sandbox's own user namespace"
+    return {
+        **NO_LIMITS,
+        "memory": memory,
+        "cpu": tree(cgroup) if enforcement.cpu_quota else LimitSupport(),
+        "processes": tree(cgroup if enforcement.processes == "cgroup" else own_user),
+        "open_files": LimitSupport(Scope.PROCESS, "RLIMIT_NOFILE"),
+        "file_size": tree("RLIMIT_FSIZE of every process"),
+        "disk": tree("size of the scratch file system"),
+    }
 
 
 class _SandboxTool:

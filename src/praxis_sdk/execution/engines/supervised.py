@@ -19,11 +19,12 @@ from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_strict, weaknesses
 from praxis_sdk.execution.invocation import Invocation, prepare
 from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify, written
 from praxis_sdk.execution.output import TAIL_BYTES, OutputCapture
 from praxis_sdk.execution.portability import port_spec
-from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.termination import Termination
@@ -70,6 +71,14 @@ class SupervisedEngine(ExecutionEngine):
             PlatformError: the engine could not start it.
         """
 
+    async def limits(self) -> LimitSupports:
+        """Say which limits hold here, after asking whoever enforces them.
+
+        Raises:
+            PlatformError: the engine does not work here.
+        """
+        return NO_LIMITS
+
     async def validate_contract(self, contract: ToolContract) -> bool:
         """Tell whether this engine can run a contract, going by the contract alone."""
         try:
@@ -96,6 +105,11 @@ class SupervisedEngine(ExecutionEngine):
         """Run a tool and return the full account of it; see `ExecutionEngine.run`."""
         ctx = RunContext.of(context)
         invocation = prepare(contract, args, ctx, self.engine_type)
+        if isinstance(invocation.spec, IsolatedEngineSpec):
+            limits = await self.limits()
+            check_strict(invocation.spec, limits)
+            weak = weaknesses(invocation.spec, limits)
+            invocation = replace(invocation, notes=(*invocation.notes, *weak)) if weak else invocation
         keep = ctx.keep_output_bytes
         kept = {} if keep is None else {"head_bytes": keep, "tail_bytes": min(keep, TAIL_BYTES)}
         capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output, **kept)
