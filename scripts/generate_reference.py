@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from praxis_sdk.execution import fields
 from praxis_sdk.execution.contract_schema import contract_schema, describe_fields
@@ -32,6 +32,7 @@ _FORMS: Final[tuple[tuple[Any, str], ...]] = (
     (fields.Cores, "number above 0"),
     (fields.Count, "whole number above 0"),
     (fields.Delivery, "`env`, `argv`, `both`"),
+    (Literal["best-effort", "strict"], "`best-effort`, `strict`"),
     (fields.Url, "http or https URL"),
     (fields.InsidePath, "absolute path"),
     (fields.Image, "text"),

@@ -77,6 +77,7 @@ class TestPublicNames:
             "pip_cache",
             "shell",
             "arguments",
+            "limits",
         }
         assert spec.model_dump(exclude=ours) == {
             "image": "x", "command": [], "mounts": {}, "env": {}, "env_passthrough": [], "working_dir": None,
@@ -369,6 +370,7 @@ GOOD_AND_BAD: dict[str, list[Any]] = {
     "cpu_limit": [1, 0.5, "1.5", 0, 2000, "0", "1e3", "2000", "inf"],
     "pids_limit": [1, "64", 64.0, 0, 1.5, "1.5", "0", 10**7],
     "network": ["none", "\0"],
+    "limits": ["strict", "best-effort", "Strict", "loose", 1],
     "image": ["python:3.11-slim", "a b", "-x", ""],
     "privileged": ["yes", "Off", 1, 2, "maybe"],
     "pip_cache": ["true"],

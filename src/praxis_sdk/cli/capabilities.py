@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from praxis_sdk.cli.interrupts import uninterrupted
 from praxis_sdk.errors import PraxisError
-from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.enforcement import LimitSupports, limits_of
 from praxis_sdk.execution.registry import EngineRegistry
 from praxis_sdk.execution.selection import Offer
@@ -63,9 +62,10 @@ async def survey(registry: EngineRegistry) -> list[EngineReport]:
 
     The registry is cleaned up afterwards.
     """
-    names = registry.list_engines()
+    brought = [name for name in registry.installed_engines() if name not in registry.list_engines()]
+    names = [*registry.list_engines(), *brought]
     try:
-        reports = await asyncio.gather(*(_ask(name, registry.get(name)) for name in names))
+        reports = await asyncio.gather(*(_ask(name, registry) for name in names))
     finally:
         await uninterrupted(registry.cleanup_all())
     unbuilt = [str(engine_type) for engine_type in EngineType if engine_type not in names]
@@ -75,7 +75,11 @@ async def survey(registry: EngineRegistry) -> list[EngineReport]:
     ]
 
 
-async def _ask(name: str, engine: ExecutionEngine) -> EngineReport:
+async def _ask(name: str, registry: EngineRegistry) -> EngineReport:
+    try:
+        engine = registry.get(name)
+    except PraxisError as error:
+        return EngineReport(name, available=False, reason=error.message, remedy=error.remedy)
     isolation = engine.isolation.label
     try:
         async with asyncio.timeout(ANSWER_BOUND_S):

@@ -126,7 +126,7 @@ def _show(streams: Streams, found: Examination, system: dict[str, Any]) -> None:
     streams.emit(render(streams, ("isolation feature", "found", "detail"), rows))
     streams.emit_lines(_advice(found.features))
     streams.emit("\n" + render(streams, COLUMNS, engine_rows(found.engines)))
-    streams.emit_lines([*objections(found.engines), "", _verdict(found)])
+    streams.emit_lines(["", *objections(found.engines), "", _verdict(found)])
 
 
 def _user() -> str:

@@ -36,8 +36,7 @@ def engines(
         streams.emit_json({"engines": [report.to_json() for report in reports]})
         return 0
     streams.emit(render(streams, COLUMNS, engine_rows(reports)))
-    streams.emit_lines(enforced(reports))
-    streams.emit_lines(objections(reports))
+    streams.emit_lines(["", *enforced(reports), *objections(reports)])
     return 0
 
 
@@ -73,7 +72,6 @@ def enforced(reports: Sequence[EngineReport]) -> Iterator[str]:
     """Say, a line each, which limits the engines enforce, and for what."""
     from praxis_sdk.execution.enforcement import NAMES, Scope
 
-    lines = []
     for report in reports:
         scopes = {scope: [name for name in NAMES if report.limits[name].scope is scope] for scope in Scope}
         if not report.available or len(scopes[Scope.NONE]) == len(NAMES):
@@ -87,10 +85,7 @@ def enforced(reports: Sequence[EngineReport]) -> Iterator[str]:
             )
             if scopes[scope]
         ]
-        lines.append(f"{report.name}: {'; '.join(parts)}")
-    if lines:
-        yield ""
-        yield from lines
+        yield f"{report.name}: {'; '.join(parts)}"
 
 
 def _shown(name: str, report: EngineReport) -> str:
@@ -116,10 +111,9 @@ def _limits_word(report: EngineReport) -> str:
 
 def objections(reports: Sequence[EngineReport]) -> Iterator[str]:
     """Say, a line each, why engines do not work and what to do about it."""
-    unavailable = [report for report in reports if not report.available]
-    if unavailable:
-        yield ""
-    for report in unavailable:
+    for report in reports:
+        if report.available:
+            continue
         yield f"{report.name}: {report.reason or 'does not say why'}" + (
             f" ({report.remedy})" if report.remedy else ""
         )

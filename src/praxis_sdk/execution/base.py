@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.errors import ExecutionError
+from praxis_sdk.execution.arguments import check_arguments
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.outcome import Failure, Isolation, ToolOutcome
 from praxis_sdk.states import ExecutionStatus, FailureCategory
@@ -80,6 +81,7 @@ class ExecutionEngine(ABC):
             ValidationError, PlatformError: as in `execute`.
         """
         ctx = RunContext.of(context)
+        args = check_arguments(contract.parameters, args)
         ctx.ended(Termination(known=f"the engine '{self.engine_type}' does not say what it leaves running"))
         began = time.monotonic()
         failure: Failure | None = None

@@ -76,7 +76,7 @@ def _parts(
     engine = engine_of(contract)
     models = tuple(SPEC_OF.values()) if engine is None else (SPEC_OF[engine],)
     for key in SPEC_KEYS:
-        if isinstance(contract.get(key), Mapping):
+        if isinstance(contract.get(key), Mapping) and not all(model.takes_any_key for model in models):
             yield (key,), contract[key], models
     for key in PARAMETER_KEYS:
         for path, parameter in _parameters((key,), contract.get(key)):

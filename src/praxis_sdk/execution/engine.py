@@ -25,11 +25,11 @@ __all__ = [
 
 
 def builtin_engines() -> EngineRegistry:
-    """Make a registry of the built-in engines, with the sandbox as the default.
+    """Make a registry of the built-in engines, with the sandbox as the default, and of those that packages bring.
 
     Nothing is started or connected until an engine is used; end with `await registry.cleanup_all()`.
     """
-    registry = EngineRegistry()
+    registry = EngineRegistry(installed=True)
     registry.register(EngineType.SANDBOX, SandboxExecutionEngine(), is_default=True)
     registry.register(EngineType.DOCKER, DockerSDKExecutionEngine())
     registry.register(EngineType.DAGGER, DaggerExecutionEngine())

@@ -44,6 +44,7 @@ class ContractPart(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
     further_keys: ClassVar[frozenset[str]] = frozenset()  # allowed beside the fields
+    takes_any_key: ClassVar[bool] = False  # for what is not ours to know
 
     @model_validator(mode="before")
     @classmethod
@@ -52,7 +53,7 @@ class ContractPart(BaseModel):
             return data
         spellings = cls.spellings()
         known = {key for keys in spellings.values() for key in keys}
-        for key in data:
+        for key in () if cls.takes_any_key else data:
             if key not in known and key not in cls.further_keys and not str(key).startswith(EXTENSION):
                 raise ValueError(
                     f"{str(key)[:80]!r} is not a field of {cls.__name__}; {_nearest(str(key), known, spellings)}"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution import plugins
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.specs import EngineType
 
 
 class EngineRegistry:
-    """Engines by name; the first one registered is the default until another is named."""
+    """Engines by name; the first one registered is the default until another is named.
 
-    def __init__(self) -> None:
+    Args:
+        installed: also find the engines that installed packages bring, when one is asked for by its name.
+    """
+
+    def __init__(self, *, installed: bool = False) -> None:
         self._engines: dict[str, ExecutionEngine] = {}
         self._default: str | None = None
+        self._installed = installed
 
     def register(self, name: str, engine: ExecutionEngine, is_default: bool = False) -> None:
         """Add an engine.
@@ -31,6 +37,8 @@ class EngineRegistry:
                 remedy="derive it from praxis_sdk.execution.contracts.ExecutionEngine",
             )
         self._engines[name] = engine
+        for known in (name, str(engine.engine_type)):
+            plugins.note_name(known)
         if is_default or self._default is None:
             self._default = name
 
@@ -41,6 +49,8 @@ class EngineRegistry:
             ValidationError: no such engine is registered.
         """
         wanted = name if name is not None else self._default
+        if wanted is not None and wanted not in self._engines:
+            self._load(wanted)
         if wanted is None or wanted not in self._engines:
             known = ", ".join(sorted(self._engines)) or "none"
             raise ValidationError(f"engine: {wanted!r} is not registered", remedy=f"registered: {known}")
@@ -52,14 +62,34 @@ class EngineRegistry:
         Raises:
             ValidationError: there is none of that type.
         """
-        wanted = EngineType(engine_type)
+        try:
+            wanted = str(EngineType(engine_type))
+        except ValueError:  # the name of an engine that nobody has registered
+            wanted = str(engine_type)
+        self._load(wanted)
         for engine in self._engines.values():
-            if engine.engine_type == wanted:
+            if str(engine.engine_type) == wanted:
                 return engine
+        if wanted in self._engines:  # an engine of others is also known by its name alone
+            return self._engines[wanted]
         raise ValidationError(
             f"engine: none of type '{wanted}' is registered",
             remedy=f"registered: {', '.join(sorted(self._engines)) or 'none'}",
         )
+
+    @property
+    def default(self) -> ExecutionEngine | None:
+        """The engine that `get()` returns; None where there is none."""
+        return None if self._default is None else self._engines[self._default]
+
+    def installed_engines(self) -> list[str]:
+        """Return the names of the engines that installed packages bring, where this registry finds them."""
+        return list(plugins.entry_points()) if self._installed else []
+
+    def _load(self, name: str) -> None:
+        wanted = self._installed and name not in self._engines and not _is_builtin(name)
+        if wanted and name in plugins.entry_points():
+            self.register(name, plugins.load(name))
 
     def list_engines(self) -> list[str]:
         """Return the names of the registered engines, in the order of their registration."""
@@ -79,3 +109,7 @@ class EngineRegistry:
                 errors.append(error)
         if errors:
             raise ExceptionGroup("engines failed to clean up", errors)
+
+
+def _is_builtin(name: str) -> bool:
+    return name in tuple(EngineType)

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from praxis_sdk.errors import EngineUnavailable, ValidationError
+from praxis_sdk.execution.arguments import check_arguments
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract, Trust
+from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.outcome import ToolOutcome
 from praxis_sdk.execution.registry import EngineRegistry
 from praxis_sdk.execution.selection import AUTO, Offer, candidates, isolation_refusal, objection
@@ -58,14 +60,19 @@ class ToolRunner:
         chosen, notes = await self._choose(contract, engine)
         for note in notes:
             ctx.progress(note)
-        outcome = await chosen.run(contract, dict(args), ctx)
+        # A built-in engine checks them as it plans the run; whoever wrote another need not think of it.
+        checked = (
+            dict(args) if isinstance(chosen, SupervisedEngine) else check_arguments(contract.parameters, args)
+        )
+        outcome = await chosen.run(contract, checked, ctx)
         return replace(outcome, notes=(*notes, *outcome.notes))
 
     async def _choose(
         self, contract: ToolContract, wish: str | None
     ) -> tuple[ExecutionEngine, tuple[str, ...]]:
-        if wish is not None and wish in self._registry.list_engines() and not _is_type(wish):
-            return _allowed(contract, self._registry.get(wish)), ()
+        named = {*self._registry.list_engines(), *self._registry.installed_engines()} if wish else set()
+        if wish is not None and wish in named and wish not in tuple(EngineType):
+            return _allowed(contract, self._registry.get(wish), wish), ()
         automatic = wish is not None and wish.lower() == AUTO
         objections: dict[EngineType, str] = {}
         remedies: list[str] = []
@@ -76,7 +83,7 @@ class ToolRunner:
             except ValidationError:
                 objections[engine_type] = f"this installation has no '{engine_type}' engine"
                 continue
-            refusal = isolation_refusal(contract, engine.isolation)
+            refusal = isolation_refusal(contract, engine.isolation, engine_type)
             if refusal is not None and not automatic:
                 raise refusal
             offer = Offer.of(engine_type, engine.isolation, await engine.get_capabilities())
@@ -88,15 +95,30 @@ class ToolRunner:
                 raise ValidationError(unfit, remedy=f"change the contract, or run it on '{contract.engine}'")
             objections[engine_type] = unfit
             remedies += [offer.remedy] if offer.remedy else []
+        default = self._registry.default
+        if wish is None and default is not None and await self._stands_in(default, contract):
+            name = str(default.engine_type)
+            note = f"ran on '{name}', the default engine: there is no '{contract.engine}' engine here"
+            return _allowed(contract, default, name), (note,)
         reasons = "; ".join(f"{engine_type}: {reason}" for engine_type, reason in objections.items())
         raise EngineUnavailable(
             f"engine: no engine here can run '{contract.name}': {reasons}",
             remedy="; ".join(remedies) or "see 'praxis engines'",
         )
 
+    async def _stands_in(self, default: ExecutionEngine, contract: ToolContract) -> bool:
+        """Whether the default, an engine of others, runs what is written for an engine that is not registered."""
+        engines = [self._registry.get(name) for name in self._registry.list_engines()]
+        missing = not any(str(engine.engine_type) == contract.engine for engine in engines)
+        return missing and _is_custom(default) and await default.validate_contract(contract)
 
-def _allowed(contract: ToolContract, engine: ExecutionEngine) -> ExecutionEngine:
-    refusal = isolation_refusal(contract, engine.isolation)
+
+def _is_custom(engine: ExecutionEngine) -> bool:
+    return str(engine.engine_type) not in tuple(EngineType)
+
+
+def _allowed(contract: ToolContract, engine: ExecutionEngine, name: str) -> ExecutionEngine:
+    refusal = isolation_refusal(contract, engine.isolation, name)
     if refusal is not None:
         raise refusal
     return engine
@@ -109,11 +131,3 @@ def _notes(
         return ()
     reason = objections.get(contract.engine, "")
     return (f"ran on '{chosen}' in place of '{contract.engine}': {reason}".rstrip(": "),)
-
-
-def _is_type(name: str) -> bool:
-    try:
-        EngineType(name)
-    except ValueError:
-        return False
-    return True

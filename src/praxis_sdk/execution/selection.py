@@ -83,12 +83,14 @@ def candidates(contract: ToolContract, wish: str | None) -> tuple[EngineType, ..
         raise ValidationError(f"engine: {wish[:80]!r} is not an engine", remedy=f"known: {known}") from error
 
 
-def isolation_refusal(contract: ToolContract, isolation: Isolation) -> ValidationError | None:
+def isolation_refusal(
+    contract: ToolContract, isolation: Isolation, engine: str = EngineType.LOCAL
+) -> ValidationError | None:
     """Say why a tool may not run with so little isolation, or None where it may."""
     if isolation >= Isolation.NAMESPACES or contract.trusted:
         return None
     return ValidationError(
-        f"trust: '{contract.name}' is not declared trusted, and the '{EngineType.LOCAL}' engine isolates nothing",
+        f"trust: '{contract.name}' is not declared trusted, and the '{engine}' engine isolates nothing",
         remedy="use --engine sandbox, or, if the tool is yours, 'trust: trusted' in the contract or --trust",
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
+from praxis_sdk.execution import plugins
 from praxis_sdk.execution.fields import (
     Command,
     ContractPart,
@@ -45,7 +46,22 @@ class EngineType(StrEnum):
     def _missing_(cls, value: object) -> EngineType | None:
         """Accept the spellings found in the wild: 'Dagger', 'remote_mcp', 'REMOTE-MCP'."""
         name = value.strip().lower().replace("_", "-") if isinstance(value, str) else ""
-        return next((member for member in cls if member.value == name), None)
+        found = next((member for member in cls if member.value == name), None)
+        return found if found is not None or not isinstance(value, str) else cls._custom(value.strip())
+
+    @classmethod
+    def _custom(cls, name: str) -> EngineType | None:
+        """Make the member for an engine of others, which is no kind of its own to iterate over; None: unknown."""
+        if not plugins.is_custom(name):
+            return None
+        made = str.__new__(cls, name)
+        made._name_, made._value_ = name, name
+        return cls._value2member_map_.setdefault(name, made)  # type: ignore[return-value]
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it is an engine of Praxis itself."""
+        return self.name in EngineType.__members__
 
 
 class EngineSpec(ContractPart):
@@ -213,14 +229,30 @@ class RemoteMCPEngineSpec(EngineSpec):
     transport: Literal["streamable-http"] = Field("streamable-http", description="How MCP is spoken.")
 
 
-SPEC_OF: dict[EngineType, type[EngineSpec]] = {
-    EngineType.DAGGER: DaggerEngineSpec,
-    EngineType.LOCAL: LocalEngineSpec,
-    EngineType.REMOTE_MCP: RemoteMCPEngineSpec,
-    EngineType.SANDBOX: SandboxEngineSpec,
-    EngineType.DOCKER: DockerEngineSpec,
-    EngineType.KUBERNETES: KubernetesEngineSpec,
-}
+class CustomEngineSpec(EngineSpec):
+    """What an engine of others needs to know: its own to check."""
+
+    model_config = ConfigDict(extra="allow")
+    takes_any_key: ClassVar[bool] = True
+
+
+class _Specs(dict[EngineType, type[EngineSpec]]):
+    """The spec of each engine; an engine of others has one that takes any field."""
+
+    def __missing__(self, engine: EngineType) -> type[EngineSpec]:
+        return CustomEngineSpec
+
+
+SPEC_OF: Final = _Specs(
+    {
+        EngineType.DAGGER: DaggerEngineSpec,
+        EngineType.LOCAL: LocalEngineSpec,
+        EngineType.REMOTE_MCP: RemoteMCPEngineSpec,
+        EngineType.SANDBOX: SandboxEngineSpec,
+        EngineType.DOCKER: DockerEngineSpec,
+        EngineType.KUBERNETES: KubernetesEngineSpec,
+    }
+)
 
 
 def _is_set(flag: object) -> bool:
