@@ -10,6 +10,7 @@ and what they keep ready).
 """
 
 import asyncio
+import contextlib
 import ctypes
 import itertools
 import os
@@ -35,6 +36,8 @@ from .case import BAD_ARTIFACT, LIMITS, MIB, Case, Verdict
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WARMING_JOBS = 8
+# Of the groups of ended jobs some are kept for the next ones: a bounded number, however many jobs there were.
+MAX_IDLE_GROUPS = 128
 SETTLING_JOBS = 10
 HELPER_GROWTH_KIB = 4096
 NOTICED_WITHIN_S = 5.0
@@ -65,6 +68,7 @@ class Census:
     helper_kib: int
     host_mounts: int
     groups: int
+    idle_groups: int
     temporary_files: int
 
     def highest(self, other: "Census") -> "Census":
@@ -100,7 +104,7 @@ class Laboratory:
         self._numbers = itertools.count(1)
         self._baseline: Census | None = None
         self._helpers: set[int] = set()
-        self.cgroups = self.own_ids = self.process_1 = False
+        self.cgroups = self.own_ids = self.process_1 = self.version_1 = False
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -124,6 +128,7 @@ class Laboratory:
         available = {feature.name for feature in await asyncio.to_thread(host.features) if feature.available}
         self.cgroups = {"cgroup-memory", "cgroup-pids"} <= available
         self.own_ids = "host-ids" in available
+        self.version_1 = " cgroup " in Path("/proc/self/mountinfo").read_text()
         self.process_1 = (await self.run(code="import os; os.getpid()")).outputs == 1
 
     async def close(self) -> None:
@@ -269,7 +274,8 @@ class Laboratory:
             helper_mounts=sum(sandbox_mounts(self.home, pid) for pid in helpers),
             helper_kib=sum(private_kib(pid) for pid in helpers),
             host_mounts=sandbox_mounts(self.home),
-            groups=len(groups_of(helpers)),
+            groups=len(populated(groups_of(helpers))),
+            idle_groups=max(MAX_IDLE_GROUPS, len(groups_of(helpers))),
             temporary_files=sum(len(files) + len(folders) for _, folders, files in os.walk(self.temporary)),
         )
 
@@ -336,6 +342,16 @@ def groups_of(launchers: set[int]) -> list[str]:
         for path, _, _ in os.walk(mount)
         if any(part.startswith("praxis-") and any(mark in part for mark in marks) for part in path.split("/"))
     ]
+
+
+def populated(groups: list[str]) -> list[str]:
+    """Those of some control groups that hold processes."""
+    found = []
+    for group in groups:
+        with contextlib.suppress(OSError):
+            if Path(group, "cgroup.procs").read_text():
+                found.append(group)
+    return found
 
 
 def sandbox_mounts(home: Path, pid: int | str = "self") -> int:

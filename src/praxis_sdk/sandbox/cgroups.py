@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CPU_PERIOD_US = 100_000
 V1_CONTROLLERS = ("memory", "pids", "cpuacct", "cpu")
 V2_CONTROLLERS = ("memory", "pids", "cpu")
+MAX_KEPT = 32
+MAX_LEFT_BYTES = 64 * 1024
 _PREFIX = "praxis"
 
 
@@ -36,12 +38,15 @@ class Place:
         keeps_peak: the kernel remembers the most processes of a group.
     """
 
-    __slots__ = ("controllers", "keeps_peak", "version")
+    __slots__ = ("_kept", "_shares", "_shares_made", "controllers", "keeps_peak", "version")
 
     def __init__(self, version: int, controllers: dict[str, str]) -> None:
         self.version = version
         self.controllers = controllers
         self.keeps_peak = "pids" in controllers and os.path.exists(f"{controllers['pids']}/pids.peak")
+        self._shares: list[str] = []
+        self._shares_made = 0
+        self._kept: dict[str, int] = {}
 
     def directories(self) -> dict[str, list[str]]:
         """Return parent directory -> its controllers."""
@@ -49,6 +54,45 @@ class Place:
         for controller, directory in self.controllers.items():
             grouped.setdefault(directory, []).append(controller)
         return grouped
+
+    def take_share(self, directory: str) -> str:
+        """Return a group in which a sandbox has one share of the processors, however many processes it starts.
+
+        It counts nothing, so the next sandbox takes over what the last one has left.
+        """
+        if self._shares:
+            return self._shares.pop()
+        self._shares_made += 1
+        return _make(f"{directory}/share-{self._shares_made}")
+
+    def take_memory(self, directory: str, name: str) -> tuple[str, int | None]:
+        """Return a group that limits memory, and the limit that it has; None for a new one."""
+        if self._kept:
+            return self._kept.popitem()
+        path = f"{directory}/{name}"
+        os.mkdir(path)
+        return path, None
+
+    def give_memory_back(self, path: str, limit_bytes: int | None) -> bool:
+        """Take back what `take_memory` returned; False when the kernel still holds a dying member.
+
+        Pages of files that the sandbox was the first to read stay charged to its group, and would keep a removed one in
+        the kernel's memory for as long as they are cached: one more for every run. So the next sandbox takes it over.
+        """
+        if limit_bytes is None or int(_read(f"{path}/memory.usage_in_bytes")) <= MAX_LEFT_BYTES:
+            return _remove_tree(path)
+        self._kept[path] = limit_bytes
+        if len(self._kept) > MAX_KEPT:
+            oldest = next(iter(self._kept))
+            del self._kept[oldest]
+            with contextlib.suppress(OSError):  # a dying member; then it stays in the kernel's memory
+                _write(f"{oldest}/memory.force_empty", "0")
+            return _remove_tree(oldest)
+        return True
+
+    def give_share_back(self, path: str) -> None:
+        """Take back a group that `take_share` returned, without a quota."""
+        self._shares.append(path)
 
     def remove(self) -> None:
         """Remove the launcher's own groups; what still has a live child stays for the next start-up's sweep."""
@@ -67,18 +111,36 @@ class Group:
         OSError: the kernel refused a group.
     """
 
-    __slots__ = ("_limited", "_name", "_paths", "_place", "fd")
+    __slots__ = (
+        "_inherited_bytes",
+        "_inherited_kills",
+        "_inherited_limit",
+        "_limited",
+        "_name",
+        "_own_memory",
+        "_paths",
+        "_place",
+        "_share",
+        "fd",
+    )
 
     def __init__(self, place: Place, name: str) -> None:
         self._place = place
         self._name = name
         self._paths: dict[str, str] = {}
         self._limited: tuple[Any, ...] = ()
+        self._share = ""
+        self._own_memory = False
+        self._inherited_limit: int | None = None
+        self._inherited_bytes = self._inherited_kills = 0
         self.fd: int | None = None
         try:
             for directory, controllers in place.directories().items():
-                # On version 1 a group of its own in `cpu` is made only for a quota: most sandboxes have none.
-                if controllers != ["cpu"]:
+                if controllers == ["cpu"]:
+                    self._share = self._paths["cpu"] = place.take_share(directory)
+                elif controllers == ["memory"]:
+                    self._take_memory(directory)
+                else:
                     self._make(directory, controllers)
             if place.version == 2 and self._paths:
                 self.fd = os.open(self._paths["memory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -102,12 +164,11 @@ class Group:
         paths = dict.fromkeys(self._paths.values())
         return [os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in paths]
 
-    def limit(self, limits: Mapping[str, Any], pid: int) -> None:
+    def limit(self, limits: Mapping[str, Any]) -> None:
         """Write the limits.
 
         Args:
             limits: the fields of `Limits`, as the client sent them.
-            pid: the sandbox's init, the only member so far.
 
         Raises:
             OSError: the kernel refused a limit.
@@ -121,7 +182,7 @@ class Group:
             memory_bytes = int(limits["memory_bytes"])
             # No swap on top: a limit would only move the excess to disk. Absent where swap is not accounted.
             names = ["memory.max"] if new else ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
-            if before and memory_bytes > int(before[0]):
+            if memory_bytes > (int(before[0]) if before else self._inherited_limit or memory_bytes):
                 names.reverse()  # the second may never be below the first
             for name in names:
                 with contextlib.suppress(FileNotFoundError, PermissionError):
@@ -132,16 +193,39 @@ class Group:
         if "pids" in self._paths:
             self._write("pids", "pids.max", int(limits["processes"]) + 1)  # and the init
         cores = limits["cpu_cores"]
-        if cores is not None and "cpu" in self._place.controllers:
-            if "cpu" not in self._paths:
-                self._make(self._place.controllers["cpu"], ["cpu"])
-                _write(f"{self._paths['cpu']}/cgroup.procs", str(pid))
-            quota = max(1000, int(cores * CPU_PERIOD_US))
-            if new:
-                self._write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_US}")
-            else:
-                self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
-                self._write("cpu", "cpu.cfs_quota_us", quota)
+        if "cpu" in self._paths and cores != (before[2] if before else None):
+            self._limit_cores(cores)
+
+    def _take_memory(self, directory: str) -> None:
+        path, self._inherited_limit = self._place.take_memory(directory, self._name)
+        self._paths["memory"] = path
+        self._own_memory = True
+        if self._inherited_limit is not None:
+            _write(f"{path}/memory.max_usage_in_bytes", "0")
+            self._inherited_bytes = int(_read(f"{path}/memory.max_usage_in_bytes"))
+            self._inherited_kills = self._memory_kills()
+
+    def _memory_kills(self) -> int:
+        name = "memory.events" if self.fd is not None else "memory.oom_control"
+        return _keyed(f"{self._paths['memory']}/{name}").get("oom_kill", 0)
+
+    def _limit_cores(self, cores: float | None) -> None:
+        quota = None if cores is None else max(1000, int(cores * CPU_PERIOD_US))
+        if self._place.version == 2:
+            self._write("cpu", "cpu.max", f"{quota or 'max'} {CPU_PERIOD_US}")
+        else:
+            self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
+            self._write("cpu", "cpu.cfs_quota_us", quota or -1)
+
+    def limit_socket_buffers(self, memory_bytes: int) -> None:
+        """Limit what TCP and UDP hold for the members, where the limit on memory does not count that (version 1).
+
+        Raises:
+            OSError: the kernel refused the limit.
+        """
+        if self.fd is None and "memory" in self._paths:
+            with contextlib.suppress(FileNotFoundError):  # a kernel without it counts them with the rest
+                self._write("memory", "memory.kmem.tcp.limit_in_bytes", memory_bytes)
 
     @property
     def controllers(self) -> Collection[str]:
@@ -178,7 +262,10 @@ class Group:
         if "memory" in self._paths:
             name = "memory.peak" if self.fd is not None else "memory.max_usage_in_bytes"
             with contextlib.suppress(OSError):
-                return int(_read(f"{self._paths['memory']}/{name}"))
+                most = int(_read(f"{self._paths['memory']}/{name}"))
+                # What was inherited has made room only where the limit asked for it.
+                at_limit = bool(self._limited) and most >= int(self._limited[0])
+                return most if at_limit else most - self._inherited_bytes
         return None
 
     def processes(self) -> int | None:
@@ -199,8 +286,7 @@ class Group:
         """How often the kernel enforced a limit: `memory` (processes killed), `processes` (forks refused)."""
         counts = {}
         if "memory" in self._paths:
-            name = "memory.events" if self.fd is not None else "memory.oom_control"
-            counts["memory"] = _keyed(f"{self._paths['memory']}/{name}").get("oom_kill", 0)
+            counts["memory"] = self._memory_kills() - self._inherited_kills
         if "pids" in self._paths:
             counts["processes"] = _keyed(f"{self._paths['pids']}/pids.events").get("max", 0)
         return counts
@@ -210,6 +296,18 @@ class Group:
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
+        if self._share:
+            if self._limited and self._limited[2] is not None:
+                self._limit_cores(None)
+            self._place.give_share_back(self._share)
+            del self._paths["cpu"]
+            self._share = ""
+        if self._own_memory:
+            limit_bytes = int(self._limited[0]) if self._limited else self._inherited_limit
+            if not self._place.give_memory_back(self._paths["memory"], limit_bytes):
+                return False
+            del self._paths["memory"]
+            self._own_memory = False
         removed = [_remove_tree(path) for path in dict.fromkeys(self._paths.values())]
         return all(removed)
 

@@ -85,7 +85,7 @@ class Generation:
         try:
             if self._group is not None:
                 limits = {"memory_bytes": MEMORY_BYTES, "processes": PROCESSES, "cpu_cores": None}
-                self._group.limit(limits, 0)
+                self._group.limit(limits)
             self._plant(settings, theirs)
             self._introduce(settings)
         except BaseException:

@@ -203,7 +203,8 @@ def settle(channel: socket.socket) -> None:
 
 
 def take_possession() -> None:
-    """Take the one id of the new user namespace, tie this life to the launcher's, and see only one's own processes."""
+    """Take the one id of the new user namespace, tie this life to the launcher's, and see only what is one's own."""
+    kernel.unshare(kernel.CLONE_NEWCGROUP)
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)
     kernel.die_with_parent()  # after the change of ids, which clears it

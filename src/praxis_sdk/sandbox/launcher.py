@@ -26,7 +26,7 @@ import sys
 import time
 from collections import deque
 
-from praxis_sdk.sandbox import baseroot, mounts, wire
+from praxis_sdk.sandbox import baseroot, loopback, mounts, wire
 from praxis_sdk.sandbox.child import Child, StartError
 from praxis_sdk.sandbox.cradle import Cradle, count_again
 from praxis_sdk.sandbox.events import Events
@@ -45,6 +45,7 @@ MAX_SANDBOXES = 8192
 CPU_CHECK_FLOOR_S = 0.05
 MAX_ATTEMPTS = 2
 SEND_AGAIN_S = 0.02
+SOCKETS_PART = 8  # of its memory is what a sandbox with a network may have in TCP's buffers beside it
 
 
 class Launcher:
@@ -296,6 +297,8 @@ class Launcher:
         """Hand a locked child its work, and watch it from now on; buries the child when that fails."""
         try:
             self._limit(child, request.limits)
+            if request.loopback_port is not None:
+                self._limit_network(child, request.limits)
             if child.born_of is not None:
                 count_again(child)
             wire.send(child.channel, request.work, request.descriptors)
@@ -319,7 +322,12 @@ class Launcher:
 
     def _limit(self, child: Child, limits: Mapping[str, Any]) -> None:
         if child.group is not None:
-            child.group.limit(limits, child.pid)
+            child.group.limit(limits)
+
+    def _limit_network(self, child: Child, limits: Mapping[str, Any]) -> None:
+        loopback.bound_buffers(child.pid)
+        if child.group is not None:
+            child.group.limit_socket_buffers(int(limits["memory_bytes"]) // SOCKETS_PART)
 
     # -- ahead of need ----------------------------------------------------------------------------------------------
 

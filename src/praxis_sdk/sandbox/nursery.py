@@ -33,6 +33,7 @@ PROOF_TIMEOUT_S = 20.0
 OOM_SCORE_ADJ = 500
 DEFAULT_POINTS = ((baseroot.TMP, True), (baseroot.WORKDIR, True))
 
+# The namespace of control groups comes later (`init.take_possession`): its root is the group that one is in then.
 ISOLATION = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWNS
@@ -40,7 +41,6 @@ ISOLATION = (
     | kernel.CLONE_NEWNET
     | kernel.CLONE_NEWIPC
     | kernel.CLONE_NEWUTS
-    | kernel.CLONE_NEWCGROUP
 )
 
 

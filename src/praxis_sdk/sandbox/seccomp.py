@@ -161,7 +161,7 @@ _SIGNAL_OF_CLONE = 0xFF
 
 
 # What a zygote's children need until they are locked down; so their parent needs it, too.
-FOR_BUILDING = "clone3 mount umount2 move_mount mount_setattr sethostname setdomainname"
+FOR_BUILDING = "clone3 unshare mount umount2 move_mount mount_setattr sethostname setdomainname"
 
 
 @functools.lru_cache(maxsize=2)
