@@ -46,7 +46,11 @@ SABOTAGE = {
         "ipc namespace is the launcher's",
     ),
     "the cgroups are the host's": (
-        "nursery.ISOLATION &= ~kernel.CLONE_NEWCGROUP",
+        (
+            "def all_but_cgroups(flags, real=kernel.unshare):\n"
+            "    if flags != kernel.CLONE_NEWCGROUP: real(flags)\n"
+            "kernel.unshare = all_but_cgroups"
+        ),
         "cgroup namespace is the launcher's",
     ),
     "the loopback device is up": (
