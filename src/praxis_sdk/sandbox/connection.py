@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from praxis_sdk.errors import IsolationUnavailable, PlatformError
-from praxis_sdk.sandbox import cgroups, process, wire
+from praxis_sdk.sandbox import cgroup_place, process, wire
 from praxis_sdk.sandbox.exits import SandboxExit, judge
 from praxis_sdk.sandbox.policy import PolicyError
 from praxis_sdk.sandbox.run import Harvest, Sandbox
@@ -317,7 +317,7 @@ def start_launcher() -> Connection:
 async def _sweep() -> None:
     """Remove what a crashed launcher left in the cgroup hierarchies, once the kernel has killed its children."""
     for _ in range(SWEEP_ROUNDS):
-        dying = cgroups.sweep()
+        dying = cgroup_place.sweep()
         if not dying:
             return
         for pid in dying:

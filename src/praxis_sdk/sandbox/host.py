@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from praxis_sdk.errors import IsolationUnavailable, PlatformError
-from praxis_sdk.sandbox import cgroups, kernel, process, slots
+from praxis_sdk.sandbox import cgroup_place, kernel, process, slots
 from praxis_sdk.sandbox.idmap import IdMaps, write_map
 
 PROBE_TIMEOUT_S = 30.0
@@ -247,7 +247,7 @@ def _idmapped_mounts() -> Feature:
 
 
 def _controllers() -> list[Feature]:
-    place = cgroups.find_place()
+    place = cgroup_place.find_place()
     place.remove()
     return [
         Feature(

@@ -15,7 +15,7 @@ import signal
 import socket
 from collections import OrderedDict
 
-from praxis_sdk.sandbox import baseroot, cgroups, init, kernel, lockdown, slots, verify, wire
+from praxis_sdk.sandbox import baseroot, cgroup_place, cgroups, init, kernel, lockdown, slots, verify, wire
 from praxis_sdk.sandbox.baseroot import USER_ID
 from praxis_sdk.sandbox.child import Child
 from praxis_sdk.sandbox.idmap import IdMaps, write_map
@@ -62,7 +62,7 @@ class Nursery:
         lockdown.make_room_for(slots.BLOCK)
         with contextlib.suppress(OSError):  # a kernel without keyrings has nothing to leave
             kernel.join_new_session_keyring()
-        self.place = cgroups.find_place()
+        self.place = cgroup_place.find_place()
         self._slots = slots.lease()
         self.idmaps = None if self._slots is None else IdMaps()
         if self._slots is None:
