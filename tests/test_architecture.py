@@ -16,11 +16,12 @@ PACKAGE = Path(praxis_sdk.__file__).parent
 ROOMS: dict[str, frozenset[str]] = {
     "ground": frozenset(),
     "sandbox": frozenset({"ground"}),
-    "execution": frozenset({"ground", "sandbox"}),
+    "secrets": frozenset({"ground"}),
+    "execution": frozenset({"ground", "sandbox", "secrets"}),
     "jobs": frozenset({"ground", "sandbox", "execution"}),
     "store": frozenset({"ground"}),
-    "control": frozenset({"ground", "store", "sandbox", "execution", "jobs"}),
-    "cli": frozenset({"ground", "store", "sandbox", "execution", "jobs", "control"}),
+    "control": frozenset({"ground", "store", "secrets", "sandbox", "execution", "jobs"}),
+    "cli": frozenset({"ground", "store", "secrets", "sandbox", "execution", "jobs", "control"}),
 }
 
 # Libraries that exactly one module may import.

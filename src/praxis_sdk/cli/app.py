@@ -27,6 +27,7 @@ from praxis_sdk.cli.metrics import metrics
 from praxis_sdk.cli.replay import replay
 from praxis_sdk.cli.run import run
 from praxis_sdk.cli.schedule import schedule
+from praxis_sdk.cli.secret import secret
 from praxis_sdk.cli.submit import submit
 from praxis_sdk.cli.tools import tools
 from praxis_sdk.cli.validate import validate
@@ -104,6 +105,7 @@ _COMMANDS: tuple[tuple[str, str, Callable[..., int]], ...] = (
 
 for name, heading, command in _COMMANDS:
     app.command(name, rich_help_panel=heading)(command)
+app.add_typer(secret, rich_help_panel=_TOOLS)
 app.add_typer(env, rich_help_panel=_JOBS)
 app.add_typer(artifact, rich_help_panel=_JOBS)
 for group in (batch, schedule, db, audit):

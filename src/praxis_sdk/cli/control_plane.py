@@ -106,7 +106,9 @@ def kinds_of(home: Home, metrics: JobMetrics | None = None) -> Kinds:
     from praxis_sdk.control.kinds.tool import ToolKind
     from praxis_sdk.execution.engine import builtin_engines
 
-    return Kinds(JobKind(home.executor, metrics=metrics), ToolKind(builtin_engines))
+    return Kinds(
+        JobKind(home.executor, metrics=metrics), ToolKind(builtin_engines, secrets=home.secret_sources)
+    )
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 PRAXIS_HOME         the folder; unless set, $XDG_DATA_HOME/praxis, or ~/.local/share/praxis
 PRAXIS_ARTIFACTS    where artifacts are: s3://bucket/prefix or a folder; unless set, `artifacts` in the home
+PRAXIS_SECRETS      the folder of secrets; unless set, `secrets` in the home
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from praxis_sdk.jobs.environments import Environment, EnvironmentStore
     from praxis_sdk.jobs.executor import JobExecutor
     from praxis_sdk.jobs.results import ResultStore
+    from praxis_sdk.secrets import SecretProvider, SecretSources
 
 HOME_VARIABLE: Final = "PRAXIS_HOME"
 ARTIFACTS_VARIABLE: Final = "PRAXIS_ARTIFACTS"
@@ -72,6 +74,24 @@ class Home:
                 f"the Praxis home {self.path} cannot be written to: {reason}",
                 remedy=f"set {HOME_VARIABLE} to a folder of yours",
             )
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where secrets are kept, a file each."""
+        return self.path / "secrets"
+
+    def secret_sources(self, *first: SecretProvider) -> SecretSources:
+        """Return where this host's workers look for secrets.
+
+        Args:
+            first: asked before the others.
+
+        Raises:
+            ValidationError: a setting is not acceptable.
+        """
+        from praxis_sdk.secrets import SecretSources
+
+        return SecretSources.of(self.secrets_folder, os.environ, *first)
 
     def environments(self) -> EnvironmentStore:
         """Open the environments."""

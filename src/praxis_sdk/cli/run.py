@@ -33,6 +33,7 @@ class RunRequest:
         engine: an engine's name, 'auto', or None for the contract's choice.
         context: where it runs and how long.
         trusted: the caller vouches for the tool.
+        allow_secrets: secrets that the contract may name, beside those of a trusted one.
         as_json: one JSON object in place of live output.
         quiet: no lines for people but errors.
     """
@@ -42,6 +43,7 @@ class RunRequest:
     engine: str | None
     context: RunContext
     trusted: bool
+    allow_secrets: tuple[str, ...]
     as_json: bool
     quiet: bool
 
@@ -88,6 +90,10 @@ def run(
     trust: Annotated[
         bool, typer.Option("--trust", help="Vouch for the tool: it may run without isolation.")
     ] = False,
+    allow_secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Let the contract have this secret; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with everything.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")] = False,
@@ -119,6 +125,7 @@ def run(
             timeout_s=_timeout_s(timeout),
         ),
         trusted=trust,
+        allow_secrets=tuple(allow_secret or ()),
         as_json=as_json,
         quiet=quiet,
     )
@@ -170,22 +177,29 @@ class _ToolRun:
 
     async def _run(self) -> ToolOutcome:
         from praxis_sdk.cli.direct import run_directly
+        from praxis_sdk.cli.home import Home
         from praxis_sdk.cli.interrupts import uninterrupted
         from praxis_sdk.control.kinds.tool import KEEP_OUTPUT_BYTES, ToolKind
         from praxis_sdk.control.submission import Work
+        from praxis_sdk.execution.credentials import withhold
         from praxis_sdk.execution.engine import builtin_engines
         from praxis_sdk.execution.output import HEAD_BYTES
+        from praxis_sdk.secrets import GivenSecrets
 
         request = self._request
+        given = GivenSecrets()
+        contract, args = withhold(request.loaded.contract, request.args, given)
         kind = ToolKind(
             builtin_engines,
             listen=None if request.as_json else self._hear,
             tell=lambda _, line: self._tell_progress(line),
             keep_output_bytes=HEAD_BYTES if request.as_json else KEEP_OUTPUT_BYTES,
+            secrets=lambda: Home.of_user().secret_sources(given),
         )
         asked = {
-            "contract": request.loaded.contract.model_dump(mode="json", exclude_none=True),
-            "args": dict(request.args),
+            "contract": contract.model_dump(mode="json", exclude_none=True),
+            "args": args,
+            "allow_secrets": list(request.allow_secrets),
             "engine": request.engine,
             "trusted": request.trusted,
             "workspace": str(request.context.workspace),

@@ -102,6 +102,7 @@ def tool_submission(
     args: Mapping[str, Any],
     engine: str | None,
     trusted: bool,
+    allow_secrets: Sequence[str] = (),
     workspace: Path,
     timeout: str | None,
     allow_mounts: Sequence[Path] = (),
@@ -126,6 +127,8 @@ def tool_submission(
         request["engine"] = engine
     if trusted:
         request["trusted"] = True
+    if allow_secrets:
+        request["allow_secrets"] = list(allow_secrets)
     if timeout is not None:
         request["timeout"] = read_duration(timeout, "--timeout")
     return Submission({"kind": "tool", "request": request})

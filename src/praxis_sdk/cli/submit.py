@@ -96,6 +96,10 @@ def submit(
     trust: Annotated[
         bool, typer.Option("--trust", help="Vouch for a tool: it may run without isolation.")
     ] = False,
+    allow_secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Let a tool's contract have this secret; repeatable."),
+    ] = None,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="End an attempt after this time: 90, 90s, 5m.")
     ] = None,
@@ -157,6 +161,7 @@ def submit(
             engine=engine,
             trusted=trust,
             allow_mounts=allow_mount or (),
+            allow_secrets=allow_secret or (),
             workspace=workspace or Path.cwd(),
             timeout=timeout,
         )

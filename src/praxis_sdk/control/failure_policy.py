@@ -36,6 +36,7 @@ from praxis_sdk.model import (
     Usage,
 )
 from praxis_sdk.resources import ZERO, Resources
+from praxis_sdk.secrets import SecretUnavailable
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
 from praxis_sdk.store.changes import Change, failure_to_json
 from praxis_sdk.store.protocol import StoreOutdated
@@ -180,6 +181,8 @@ def of_error(error: BaseException) -> Failure:
             category, code = FailureCategory.USER_CODE_ERROR, "tool_failed"
         case MissingExtra():
             category, code = FailureCategory.DEPENDENCY_ERROR, "missing_extra"
+        case SecretUnavailable():
+            category, code = FailureCategory.DEPENDENCY_ERROR, "secret_unavailable"
         case StoreOutdated():
             category, code = FailureCategory.INTERNAL_ERROR, "store_outdated"
         case IsolationUnavailable():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.secrets import Mask
 from praxis_sdk.termination import Remains, Termination
 from praxis_sdk.units import parse_seconds
 
@@ -40,6 +41,7 @@ class RunContext:
         fencing_token: of the attempt that this run is, for labels; 0: it is no attempt.
         on_outside: told of what is about to be started where this process's death does not end it.
         on_termination: told what is known of the tool's end; the last word counts.
+        mask: replaces secrets in what the tool writes.
         terminating: when it is set, the tool is asked to end (SIGTERM); cancelling the run kills it.
     """
 
@@ -54,6 +56,7 @@ class RunContext:
     on_outside: Callable[[Remains], None] | None = None
     on_termination: Callable[[Termination], None] | None = None
     terminating: asyncio.Event | None = None
+    mask: Mask | None = None
 
     def __post_init__(self) -> None:
         if not _EXECUTION_ID.fullmatch(self.execution_id):

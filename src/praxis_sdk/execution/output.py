@@ -15,6 +15,7 @@ from typing import Final
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.execution.context import OutputListener, StreamName
+from praxis_sdk.secrets import Mask, StreamMask
 
 CHUNK_BYTES: Final = 64 << 10  # the largest piece of output that is read, and kept, as one
 HEAD_BYTES: Final = 16 << 20  # of each stream this much of its beginning is kept
@@ -96,6 +97,7 @@ class OutputCapture:
             before that is done.
         stderr_limit_bytes: another limit for stderr.
         head_bytes, tail_bytes: how much of the beginning and the end of each stream is kept here.
+        mask: replaces secrets before anything is kept, counted against a limit, or handed to the listener.
 
     Attributes:
         overflow: done as soon as a stream exceeds its limit.
@@ -109,6 +111,7 @@ class OutputCapture:
         stderr_limit_bytes: int | None = None,
         head_bytes: int = HEAD_BYTES,
         tail_bytes: int = TAIL_BYTES,
+        mask: Mask | None = None,
     ) -> None:
         self.overflow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._limits: dict[StreamName, int] = {
@@ -122,12 +125,23 @@ class OutputCapture:
         }
         self._seen: dict[StreamName, int] = {"stdout": 0, "stderr": 0}
         self._taken: dict[StreamName, int] = {"stdout": 0, "stderr": 0}
+        self._masks: dict[StreamName, StreamMask] = (
+            {"stdout": StreamMask(mask), "stderr": StreamMask(mask)} if mask else {}
+        )
         self._hashes: dict[StreamName, hashlib._Hash] = {}
         self._room: asyncio.Future[None] | None = None
         self._released = False
 
     def feed(self, stream: StreamName, data: bytes) -> None:
         """Take a piece of output; what exceeds the limit is counted, not taken."""
+        self._take(stream, self._masks[stream].feed(data) if self._masks else data)
+
+    def end(self) -> None:
+        """Take what was held back as the possible beginning of a secret; all has been read."""
+        for stream, mask in self._masks.items():
+            self._take(stream, mask.end())
+
+    def _take(self, stream: StreamName, data: bytes) -> None:
         self._seen[stream] += len(data)
         room = self._limits[stream] - self._taken[stream]
         if len(data) > room:

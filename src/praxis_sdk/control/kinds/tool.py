@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
-from praxis_sdk.errors import ValidationError
+from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Execution, RetryPolicy, Usage
 from praxis_sdk.resources import Resources
+from praxis_sdk.secrets import SecretSources
 from praxis_sdk.states import ErrorType, ExecutionMode
 from praxis_sdk.termination import Remains, Termination
 from praxis_sdk.units import parse_seconds
@@ -27,7 +28,16 @@ MEMORY_MB: Final = 256
 # What a tool did outside may not be done twice unless whoever submits it says so; a service that was away never
 # saw it.
 RETRIES: Final = RetryPolicy(retry_on=frozenset({ErrorType.TRANSIENT}))
-_FIELDS: Final = ("contract", "args", "engine", "trusted", "workspace", "allow_mounts", "timeout")
+_FIELDS: Final = (
+    "contract",
+    "args",
+    "engine",
+    "trusted",
+    "workspace",
+    "allow_mounts",
+    "allow_secrets",
+    "timeout",
+)
 KEEP_OUTPUT_BYTES: Final = 32 << 10  # of an outcome: the stream of events has it all
 # What `control.output` adds when somebody reads.
 _IN_THE_STREAM: Final = frozenset(
@@ -45,6 +55,7 @@ class ToolKind:
         listen: called with each piece of output of an execution as it arrives, beside the log.
         tell: called with a line when a slow step of an execution begins, beside the log.
         keep_output_bytes: as in `RunContext`.
+        secrets: says where this worker finds secrets, when a tool needs some; nowhere unless given.
     """
 
     name = NAME
@@ -58,8 +69,10 @@ class ToolKind:
         listen: Listen | None = None,
         tell: Callable[[str, str], None] | None = None,
         keep_output_bytes: int = KEEP_OUTPUT_BYTES,
+        secrets: Callable[[], SecretSources] = SecretSources,
     ) -> None:
         self._make_registry = make_registry
+        self._secrets = secrets
         self._listen = listen
         self._tell = tell
         self._keep_output_bytes = keep_output_bytes
@@ -67,7 +80,7 @@ class ToolKind:
 
     def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
         """Accept a contract with its arguments, or refuse it with the field that is wrong."""
-        from praxis_sdk.execution.arguments import check_arguments
+        from praxis_sdk.execution.credentials import check_references
 
         if mode is not None:
             raise ValidationError("mode: a tool has none", remedy="leave it out")
@@ -78,11 +91,16 @@ class ToolKind:
         args = request.get("args") or {}
         if not isinstance(args, Mapping):
             raise ValidationError("request.args: must be an object", remedy="give arguments by name")
-        check_arguments(contract.parameters, dict(args))
+        allowed = request.get("allow_secrets") or ()
+        if not isinstance(allowed, list | tuple) or not all(isinstance(name, str) for name in allowed):
+            raise ValidationError("request.allow_secrets: must be a list of names")
+        check_references(contract, args, trusted=bool(request.get("trusted")), allowed=allowed)
         kept: dict[str, Any] = {
             "contract": contract.model_dump(mode="json", exclude_none=True),
             "args": dict(args),
         }
+        if allowed:
+            kept["allow_secrets"] = list(allowed)
         for name, form in (("engine", str), ("trusted", bool), ("workspace", str)):
             if request.get(name) is not None:
                 if not isinstance(request[name], form):
@@ -103,11 +121,17 @@ class ToolKind:
     async def run(self, attempt: AttemptHandle) -> ToolOutcome:
         """Run a tool on its engine, or on another that fits."""
         from praxis_sdk.execution.context import RunContext
+        from praxis_sdk.execution.credentials import resolve
         from praxis_sdk.execution.runner import ToolRunner
 
         execution = attempt.execution
         request = execution.request
         assert request is not None
+        trusted = bool(request.get("trusted"))
+        credentials = resolve(_contract_of(request), request["args"], self._secrets(), trusted=trusted)
+        for secret in credentials.used:
+            attempt.data_access(f"secret {secret.name}", place=secret.source, version=secret.version)
+        mask = credentials.mask
         listen = self._listen
         passed_on: set[StreamName] = set()
 
@@ -117,6 +141,7 @@ class ToolKind:
             return None if listen is None else listen(execution.id, stream, data)
 
         def told(line: str) -> None:
+            line = mask.text(line)
             attempt.log(line, component="engine")
             if self._tell is not None:
                 self._tell(execution.id, line)
@@ -137,14 +162,21 @@ class ToolKind:
             on_outside=attempt.outside,
             on_termination=ended,
             terminating=attempt.terminated,
+            mask=mask,
         )
-        outcome = await ToolRunner(self._engines()).run(
-            _contract_of(request),
-            request["args"],
-            context,
-            engine=request.get("engine"),
-            trusted=bool(request.get("trusted")),
-        )
+        try:
+            outcome = await ToolRunner(self._engines()).run(
+                credentials.contract,
+                credentials.args,
+                context,
+                engine=request.get("engine"),
+                trusted=trusted,
+            )
+        except PraxisError as error:
+            if not mask:
+                raise
+            raise credentials.masked(error) from None  # what caused it may hold a secret
+        outcome = credentials.masked_outcome(outcome)
         said: dict[StreamName, str] = {"stdout": outcome.stdout, "stderr": outcome.stderr}
         for stream in said.keys() - passed_on:  # an engine of others may pass nothing on as it arrives
             heard(stream, said[stream].encode("utf-8", "replace"))

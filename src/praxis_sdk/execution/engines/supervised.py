@@ -112,7 +112,7 @@ class SupervisedEngine(ExecutionEngine):
             invocation = replace(invocation, notes=(*invocation.notes, *weak)) if weak else invocation
         keep = ctx.keep_output_bytes
         kept = {} if keep is None else {"head_bytes": keep, "tail_bytes": min(keep, TAIL_BYTES)}
-        capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output, **kept)
+        capture = OutputCapture(invocation.output_limit_bytes, ctx.on_output, mask=ctx.mask, **kept)
         events = log.bind(tool=contract.name, engine=str(self.engine_type), execution_id=ctx.execution_id)
         ctx.ended(Termination(evidence="nothing of it was started"))  # a launch that fails leaves nothing
         events.info("tool.started", timeout_s=invocation.timeout_s)
@@ -145,6 +145,7 @@ class SupervisedEngine(ExecutionEngine):
         try:
             asked = invocation.context.terminating
             exit_, timed_out = await _until_end(running, invocation.timeout_s, capture, asked)
+            capture.end()
             duration_s = time.monotonic() - began
             status, failure = classify(exit_, timeout_s=invocation.timeout_s, timed_out=timed_out)
             # What a killed tool left is half-written; what a failed one left is how one learns why.
