@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from praxis_sdk.cli.chosen_store import ChosenStore
     from praxis_sdk.control.plane import ControlPlane
     from praxis_sdk.control.prometheus import ControlMetrics
+    from praxis_sdk.control.worker import WorkerProcess
     from praxis_sdk.model import Execution, Worker
 
 PATIENCE_S: Final = 30.0  # a worker outlives the restart of its server
@@ -113,10 +114,11 @@ class _Service:
                 self._say(f"metrics at {url}")
             assert plane.worker is not None
             self._say(f"worker {plane.worker.id} takes work from {chosen.label}")
-            if request.drain and await _first(self._once.wait(), _idle(control, self._say)) == 1:
+            wanted = [self._once.wait(), _given_up(plane.worker)]
+            if request.drain:
+                wanted.append(_idle(control, self._say))
+            if await _first(*wanted) == 2:
                 self._say("nothing is left to do")
-            elif not request.drain:
-                await self._once.wait()
             return await self._end(plane)
 
     async def _end(self, plane: ControlPlane) -> int:
@@ -125,7 +127,7 @@ class _Service:
             name, count = self._received[0].name, plane.worker.running
             waits = f"; finishing {count} that run (once more: give them back)" if count else ""
             self._say(f"{name}: takes no more work{waits}")
-        if await _first(plane.drain(), self._twice.wait()) == 0:
+        if await _first(plane.drain(), self._twice.wait(), _given_up(plane.worker)) == 0:
             return 0
         self._say(f"{self._received[-1].name}: giving back {plane.worker.running} that run")
         return 128 + self._received[-1]
@@ -136,6 +138,11 @@ def _end_at_once(age_s: float) -> None:
     line = f"praxis: the worker stands still, and its store heard nothing of it for {age_s:.0f} s: it ends itself\n"
     os.write(2, line.encode())
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _given_up(worker: WorkerProcess) -> None:
+    """Raise what a worker gave up for, when it does."""
+    raise await asyncio.shield(worker.given_up)
 
 
 async def _idle(control: Control, say: Callable[[str], None]) -> None:

@@ -49,6 +49,8 @@ COMPONENT: Final = "failure-policy"
 WORKER_LOST: Final = "worker_lost"
 CRASHED: Final = "crashed"
 TIMED_OUT: Final = "wall_clock_exceeded"
+# What an attempt lacked, by the code of its failure.
+_LACKED: Final = {"memory_exceeded": "memory_mb", "scratch_exceeded": "storage_mb"}
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
 CRASH_LOG: Final = "crash log"
 
@@ -219,11 +221,12 @@ def pause_s(policy: RetryPolicy, retries: int) -> float:
     return min(policy.first_pause_s * 2.0**doublings, MAX_PAUSE_S)
 
 
-def raised(execution: Execution, largest: Resources | None = None) -> Resources | None:
+def raised(execution: Execution, largest: Resources | None = None, *, code: str = "") -> Resources | None:
     """Return what a retry after a failure for want of resources shall be granted (spec 4, section 7).
 
     Args:
         execution: as its attempt failed.
+        code: of its failure, which says what it lacked: only that is raised; empty or another: all.
         largest: what the largest worker has; more would never be placed. None: unknown.
 
     Returns:
@@ -236,6 +239,9 @@ def raised(execution: Execution, largest: Resources | None = None) -> Resources 
     )
     if largest is not None:
         wanted = wanted.at_most(largest)
+    lacked = _LACKED.get(code)
+    if lacked is not None:
+        wanted = dataclasses.replace(had, **{lacked: getattr(wanted, lacked)})
     wanted = wanted.at_least(had)  # whatever the caps say, it keeps what it had
     return None if wanted.fits_in(had) else wanted
 
@@ -277,7 +283,9 @@ def after_failure(
     ended = ending or (Ending.TIMED_OUT if timed_out else Ending.FAILED)
     policy = execution.terms.retry
     retryable = failure.error_type is not ErrorType.PERMANENT and failure.error_type in policy.retry_on
-    granted = raised(execution, largest) if failure.error_type is ErrorType.RESOURCE else None
+    granted = (
+        raised(execution, largest, code=failure.code) if failure.error_type is ErrorType.RESOURCE else None
+    )
     possible = failure.error_type is not ErrorType.RESOURCE or granted is not None
     flags = [Flag.CRASHED] if crashed else []
     if retryable and possible and execution.retries < policy.max_retries:

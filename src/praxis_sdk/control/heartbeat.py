@@ -17,6 +17,7 @@ from praxis_sdk.control.leases import Lease
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.store import Store
+from praxis_sdk.store.protocol import StoreGone
 
 _AGAIN_S: Final = 0.5  # after a heartbeat that failed
 
@@ -34,6 +35,7 @@ class Heartbeat:
         renewed: called after each heartbeat that the store confirmed.
         overdue: called when half of the lease has passed without one, again and again until one is confirmed.
         lost: called when the store says that others have taken over.
+        gone: called when the store is gone for good.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Heartbeat:
         renewed: Callable[[], None],
         overdue: Callable[[], None],
         lost: Callable[[], Awaitable[None]],
+        gone: Callable[[StoreGone], None],
     ) -> None:
         self._store = store
         self._clock = clock
@@ -54,6 +57,7 @@ class Heartbeat:
         self._renewed = renewed
         self._overdue = overdue
         self._lost = lost
+        self._gone = gone
         self._confirmed_at = clock.boottime()
         self._failing = False
         self._wanted = asyncio.Event()
@@ -90,6 +94,9 @@ class Heartbeat:
         try:
             async with asyncio.timeout(self._lease.answer_s):
                 alive = await self._store.beat(name, until)
+        except StoreGone as error:
+            self._gone(error)
+            raise
         except (PraxisError, TimeoutError) as error:
             detail = str(error) or "no answer in time"
             events.warning(

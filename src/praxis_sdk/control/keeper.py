@@ -225,7 +225,8 @@ class Keeper:
     async def _scale(self) -> None:
         if self._scaler is None:
             return
-        load = load_of(one for one in await self._store.workers() if self._scaler.covers(one))
+        covered = [one for one in await self._store.workers() if self._scaler.covers(one)]
+        load = load_of(covered, slots_only=self._scaler.slots_only)
         self._scaling, scale = self._scaling.observe(self._clock.time(), load)
         if scale is not None:
             slots = await self._scaler.scale_to(scale.slots)

@@ -144,14 +144,19 @@ class Scaling:
         )
 
 
-def load_of(workers: Iterable[Worker]) -> Load:
-    """Return how much of what active workers have is in use; the scarcest resource counts, slots among them."""
+def load_of(workers: Iterable[Worker], *, slots_only: bool = False) -> Load:
+    """Return how much of what active workers have is in use; the scarcest resource counts, slots among them.
+
+    Args:
+        workers: those whose load counts.
+        slots_only: scaling adds slots and nothing else: where processors are used up, more of them would not help.
+    """
     active = list(workers)
     whole = total(worker.capacity for worker in active).amounts()
     held = total(worker.reserved for worker in active).amounts()
     slots = sum(worker.slots for worker in active)
     running = sum(worker.running for worker in active)
-    pairs = [*zip(held, whole, strict=True), (running, slots)]
+    pairs = [(running, slots)] if slots_only else [*zip(held, whole, strict=True), (running, slots)]
     return Load(min(1.0, max((one / most for one, most in pairs if most), default=0.0)), slots, running)
 
 
@@ -161,6 +166,10 @@ class Scaler(Protocol):
     @property
     def slots(self) -> int:
         """How many slots there are, or will be once scaling is through."""
+
+    @property
+    def slots_only(self) -> bool:
+        """Whether scaling adds no processors, memory or disk."""
 
     def covers(self, worker: Worker) -> bool:
         """Whether the slots of a worker are among them, so that its load counts."""
@@ -187,6 +196,11 @@ class LocalSlots:
     def slots(self) -> int:
         """How many attempts may be under way; more may be just after it was lowered."""
         return self._slots
+
+    @property
+    def slots_only(self) -> bool:
+        """Whether scaling adds no processors, memory or disk: they are this machine's."""
+        return True
 
     def covers(self, worker: Worker) -> bool:
         """Whether a worker counts: as far as this knows, all are of this process."""

@@ -14,7 +14,7 @@ import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from praxis_sdk.clock import Clock
@@ -24,15 +24,17 @@ from praxis_sdk.control.heartbeat import Heartbeat, StallWatch
 from praxis_sdk.control.journal import REFUSED, Journal, Notebook
 from praxis_sdk.control.kinds import AttemptHandle, Kinds, Outcome
 from praxis_sdk.control.leases import LEASE_S, Lease
+from praxis_sdk.control.offer import Offer
 from praxis_sdk.control.supervision import LEASE_LOST, Ended, Held, supervise
 from praxis_sdk.control.transitions import note
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.ids import new_id
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Draft, EventType, Execution, Level, Stop, Worker, WorkerState
-from praxis_sdk.resources import Resources, total
+from praxis_sdk.resources import total
 from praxis_sdk.states import HELD
 from praxis_sdk.store import Change, ExecutionFilter, Settled, Store
+from praxis_sdk.store.protocol import StoreGone
 from praxis_sdk.supervisor import Supervisor
 
 _FIRST_PAUSE_S: Final = 0.05
@@ -41,28 +43,13 @@ _LEAVE: Final = "worker_ends"
 _MOST_REPORTED: Final = 10_000
 _MOST_LOOKS: Final = 10
 
+__all__ = ["LEASE_S", "Offer", "WorkerProcess"]
+
 events = get_logger("praxis.control")
 
 Children = Callable[[Execution, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[str]]
 Await = Callable[[str], Awaitable[Execution]]
 Told = Callable[[Settled], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a worker has to offer.
-
-    Args:
-        capacity: its resources.
-        slots: how many attempts it runs at once at most.
-        lease_s: for how long a heartbeat counts, in seconds.
-        kinds: the kinds of work that it takes; None: all that it can run.
-    """
-
-    capacity: Resources
-    slots: int
-    lease_s: float = LEASE_S
-    kinds: frozenset[str] | None = None
 
 
 class WorkerProcess:
@@ -120,6 +107,7 @@ class WorkerProcess:
         self._leaving = False
         self._recalling = False  # between the loss of the lease and another name
         self._short_by = 0  # how many attempts that could not be killed the store knows of
+        self.given_up: asyncio.Future[StoreGone] = asyncio.get_running_loop().create_future()
         self._again = asyncio.Event()  # look again without being rung
         self._lease = Lease(offer.lease_s)
         self._heartbeat = Heartbeat(
@@ -130,6 +118,7 @@ class WorkerProcess:
             renewed=self._again.set,
             overdue=self._stop_attempts,
             lost=self._come_back,
+            gone=self._give_up,
         )
         self._stall_watch: StallWatch | None = None
         if stalled is not None:
@@ -297,6 +286,13 @@ class WorkerProcess:
         self.tasks.restart("worker.news")  # it waits for news of a name that is nobody's any more
         self._left(before)
 
+    def _give_up(self, error: StoreGone) -> None:
+        """Stop at once: the store is gone, and with it the right to run anything."""
+        self._stop_within(0.0)
+        self._leaving = True
+        if not self.given_up.done():
+            self.given_up.set_result(error)
+
     def _stuck(self) -> list[Held]:
         """Return the attempts of earlier names that could not be killed yet: their room stays taken."""
         return [held for held, _ in self._held.values() if held.execution.worker_id != self.id]
@@ -452,7 +448,7 @@ class WorkerProcess:
                 continue
             except PraxisError as error:
                 events.warning("attempt.not_reported", execution_id=change.execution_id, detail=str(error))
-                if self._leaving and self._clock.monotonic() >= until:
+                if isinstance(error, StoreGone) or (self._leaving and self._clock.monotonic() >= until):
                     self._journal.keep(told)
                     raise
             await self._clock.sleep(pause_s)
@@ -466,8 +462,8 @@ class WorkerProcess:
                 return await self._store.get(execution_id)
             except REFUSED:
                 raise  # there is none
-            except PraxisError:
-                if self._leaving and self._clock.monotonic() >= until:
+            except PraxisError as error:
+                if isinstance(error, StoreGone) or (self._leaving and self._clock.monotonic() >= until):
                     raise
             await self._clock.sleep(pause_s)
         raise AssertionError("pauses never end")

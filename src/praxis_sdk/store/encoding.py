@@ -7,6 +7,8 @@ trail are over the original.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -86,6 +88,15 @@ def from_text(text: str) -> str:
 # -- resources, terms, failures, usages
 
 
+_AMOUNTS: Final = len(fields(Resources))
+_USAGE: Final = tuple(field.name for field in fields(Usage))
+
+
+def _resources(amounts: Sequence[Any]) -> Resources:
+    """Return amounts in the order of the fields; a newer version's may be more."""
+    return Resources(*amounts[:_AMOUNTS])
+
+
 @lru_cache(maxsize=1024)
 def resources_to_text(resources: Resources) -> str:
     """Return amounts as a JSON array in the order of the fields."""
@@ -95,7 +106,7 @@ def resources_to_text(resources: Resources) -> str:
 @lru_cache(maxsize=1024)
 def resources_from_text(text: str) -> Resources:
     """Return the amounts that `resources_to_text` wrote."""
-    return Resources(*from_json(text))
+    return _resources(from_json(text))
 
 
 @lru_cache(maxsize=1024)
@@ -130,7 +141,7 @@ def terms_from_text(text: str) -> Terms:
     document = from_json(text)
     retry = document["retry"]
     return Terms(
-        requirements=Resources(*document["requirements"]),
+        requirements=_resources(document["requirements"]),
         priority=PRIORITY[document["priority"]],
         service_class=SERVICE_CLASS[document["service_class"]],
         opens_at=document["opens_at"],
@@ -175,9 +186,12 @@ def usage_to_text(usage: Usage | None) -> str | None:
 
 def usage_from_text(text: str | None) -> Usage | None:
     """Return the usage that `usage_to_text` wrote."""
-    return None if text is None else Usage(**from_json(text))
+    if text is None:
+        return None
+    document = from_json(text)  # a newer version's may say more
+    return Usage(**{name: document[name] for name in _USAGE if name in document})
 
 
 def flags_from_text(text: str) -> tuple[Flag, ...]:
     """Return flags that were joined by commas."""
-    return tuple(map(FLAG.__getitem__, text.split(","))) if text else ()
+    return tuple(FLAG[name] for name in text.split(",") if name in FLAG) if text else ()

@@ -71,7 +71,7 @@ class Hub:
         self._floor = 1
         self._last: dict[str, int] = {}  # the topic that was rung longest ago first
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
-        self._closed = False
+        self._closed: StoreUnavailable | None = None
 
     def ring(self, topics: Iterable[str]) -> None:
         """Tell that something happened to topics."""
@@ -101,15 +101,19 @@ class Hub:
             StoreUnavailable: the store is closed.
         """
         while True:
-            if self._closed:
-                raise StoreUnavailable("the store is closed")
+            if self._closed is not None:
+                raise self._closed
             if seen < max(self._last.get(topic, 0), self._floor) or seen == 0:
                 return self._now
             await self._rung(topic)
 
-    def close(self) -> None:
-        """Let nobody wait any longer; repeatable."""
-        self._closed = True
+    def close(self, reason: StoreUnavailable | None = None) -> None:
+        """Let nobody wait any longer; repeatable.
+
+        Args:
+            reason: what those who wait are told; None: that the store is closed.
+        """
+        self._closed = self._closed or reason or StoreUnavailable("the store is closed")
         for topic in list(self._waiting):
             self._wake(topic)
 

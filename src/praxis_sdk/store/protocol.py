@@ -32,6 +32,10 @@ class StoreUnavailable(PlatformError):
     """The store cannot be read or written now."""
 
 
+class StoreGone(StoreUnavailable):
+    """The store that was opened is not there any more, and it will not come back: whoever used it must end."""
+
+
 class StoreOutdated(PlatformError):
     """The store was written by another version of Praxis; the message says which and what to do."""
 

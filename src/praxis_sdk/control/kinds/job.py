@@ -63,12 +63,18 @@ class JobKind:
 
     def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
         """Accept a job's payload, or refuse it with the field that is wrong."""
+        from praxis_sdk.jobs.adapters import find_adapter
         from praxis_sdk.jobs.payload import parse_payload
 
         if mode is not None:
             raise ValidationError("mode: a job has none", remedy="leave it out")
         # The execution names the job; a payload without a name of its own is as good.
         payload = parse_payload({"job_id": "job", **request})
+        if find_adapter(payload.runtime) is None:
+            raise ValidationError(
+                f"payload.runtime: there is no runtime '{payload.runtime}' here",
+                remedy="python, latex and command come with Praxis; packages can add others",
+            )
         kept = payload.to_json()
         return Plan(
             control=_control_of(payload, kept),

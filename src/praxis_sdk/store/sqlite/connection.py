@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from praxis_sdk.errors import PraxisError, ValidationError
-from praxis_sdk.store.protocol import StoreUnavailable
+from praxis_sdk.store.protocol import StoreGone, StoreUnavailable
 
 MEMORY: Final = ":memory:"
 BUSY_S: Final = 30.0  # how long another process may hold the lock for a transaction of its own
@@ -73,6 +73,57 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+class FileWatch:
+    """Notices that a database is not the file any more that was opened: SQLite would go on with what was deleted.
+
+    Args:
+        path: the database's file, which is there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._database = _identity(path)
+        self._log: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Look at the names of the database and, once it is in use, of its write-ahead log.
+
+        Raises:
+            StoreGone: one of them names another file by now, or none.
+        """
+        if self._path == MEMORY:
+            return
+        if _identity(self._path) != self._database:
+            raise self._gone("deleted or replaced")
+        log = _identity(f"{self._path}-wal")
+        if self._log is not None and log != self._log:
+            raise self._gone("separated from its write-ahead log (-wal)")
+
+    def used(self) -> None:
+        """Take note that a transaction was done: from now on the log must stay the same, too."""
+        if self._log is None and self._path != MEMORY:
+            self._log = _identity(f"{self._path}-wal")
+
+    def closed(self) -> None:
+        """Take note that a connection was closed: SQLite removes the log with the last one."""
+        self._log = None
+
+    def _gone(self, what: str) -> StoreGone:
+        return StoreGone(
+            f"the store {self._path} was {what} while it was in use: nothing more is written",
+            remedy="put it back as it was, or start anew on what is there now",
+        )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return which file a name leads to; None where it leads to none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def explained(error: BaseException, path: str) -> BaseException:

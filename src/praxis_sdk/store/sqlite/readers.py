@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from praxis_sdk.store.protocol import StoreUnavailable
-from praxis_sdk.store.sqlite.connection import connect, explained
+from praxis_sdk.store.sqlite.connection import FileWatch, connect, explained
 
 MAX_WAITING: Final = 1024
 
@@ -48,10 +48,12 @@ class ThreadReader:
     Args:
         path: the database's file.
         name: what kind of questions it answers, for people who look at threads.
+        file: notices that the file is another by now.
     """
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(self, path: str, name: str, file: FileWatch) -> None:
         self._path = path
+        self._file = file
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._asked: queue.SimpleQueue[tuple[Question[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
@@ -86,9 +88,11 @@ class ThreadReader:
             answer: Any = None
             failure: BaseException | None = None
             try:
+                self._file.check()
                 if connection is None:
                     connection = connect(self._path, read_only=True)
                 answer = question(connection)
+                self._file.used()
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
                 failure = explained(error, self._path)
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it who asked

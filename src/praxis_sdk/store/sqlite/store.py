@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import sqlite3
@@ -27,9 +26,17 @@ from praxis_sdk.store.protocol import (
     ExecutionFilter,
     RoundScope,
     StoreConflict,
+    StoreGone,
     StoreUnavailable,
 )
-from praxis_sdk.store.sqlite.connection import BUSY_S, MEMORY, connect, create_file, explained
+from praxis_sdk.store.sqlite.connection import (
+    BUSY_S,
+    MEMORY,
+    FileWatch,
+    connect,
+    create_file,
+    explained,
+)
 from praxis_sdk.store.sqlite.finding import executions_of_events, find_events, find_executions
 from praxis_sdk.store.sqlite.readers import InlineReader, ThreadReader
 from praxis_sdk.store.sqlite.schema import prepare
@@ -99,9 +106,10 @@ class SqliteStore:
                 store._doorbell.close()
             raise StoreUnavailable(f"the store {name} cannot be shared: {error}") from error
         told = store._doorbell.ring
-        store._writer = GroupWriter(connection, name, turns, store._clock, store._hub.ring, told)
-        store._reader = ThreadReader(name, "reader")
-        store._lister = ThreadReader(name, "lister")
+        file = FileWatch(name)
+        store._writer = GroupWriter(connection, name, turns, file, store._clock, store._hub.ring, told)
+        store._reader = ThreadReader(name, "reader", file)
+        store._lister = ThreadReader(name, "lister", file)
         try:
             known = await store._writer.run(_data_version)
         except BaseException:
@@ -329,11 +337,16 @@ class SqliteStore:
         """Look now and then whether another process committed, lest a ring was lost."""
         while True:
             await asyncio.sleep(look_s)
-            with contextlib.suppress(StoreUnavailable):  # who asks for something is told; here nobody asked
+            try:
                 version = await self._writer.run(_data_version)
-                if version != known:
-                    self._hub.ring_all()
-                known = version
+            except StoreGone as error:
+                self._hub.close(error)  # whoever waits for news would wait for ever
+                return
+            except StoreUnavailable:
+                continue  # who asks for something is told; here nobody asked
+            if version != known:
+                self._hub.ring_all()
+            known = version
 
     # -- statements
 

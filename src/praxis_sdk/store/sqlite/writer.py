@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.store.protocol import StoreUnavailable
-from praxis_sdk.store.sqlite.connection import connect, explained
+from praxis_sdk.store.sqlite.connection import FileWatch, connect, explained
 from praxis_sdk.store.sqlite.transaction import Memory, Transaction
 from praxis_sdk.store.sqlite.turn import Turns
 
@@ -99,6 +99,7 @@ class GroupWriter:
         connection: it is used by nothing else.
         path: the database's file.
         turns: this process' way to its turn among others; closed with the writer.
+        file: notices that the file is another by now.
         clock: the time that transactions see.
         told: called in the event loop after each commit with the topics that have news.
         committed: called in the writer's thread after each commit, with the same.
@@ -109,12 +110,14 @@ class GroupWriter:
         connection: sqlite3.Connection,
         path: str,
         turns: Turns,
+        file: FileWatch,
         clock: Clock,
         told: Callable[[Iterable[str]], None],
         committed: Callable[[set[str]], None],
     ) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._path = path
+        self._file = file
         self._turns = turns
         self._clock = clock
         self._told = told
@@ -191,11 +194,14 @@ class GroupWriter:
     def _run_group(self, group: list[_Asked]) -> None:
         try:
             with self._turns.taken():
+                self._file.check()
                 connection = self._opened()
                 connection.execute("BEGIN IMMEDIATE")
                 for asked in group:
                     self._run_one(connection, asked)
                 connection.execute("COMMIT")
+                self._file.check()  # what went into a file that nobody finds any more is not kept
+                self._file.used()
             self.commits += 1
         except Exception as error:  # noqa: BLE001 - the thread outlives it, and all callers are told
             self._fail(group, error)
@@ -251,6 +257,7 @@ class GroupWriter:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = None
+        self._file.closed()
 
     # -- in the event loop
 
