@@ -63,7 +63,7 @@ RETRYABLE = (ErrorType.TRANSIENT, ErrorType.CRASH)
         ("RESOURCE_LIMIT", {}, "resource"),
         ("RESOURCE_LIMIT", {"signal": signal.SIGKILL}, "resource"),
         ("RESOURCE_LIMIT", {"timed_out": True}, "permanent"),
-        ("RESOURCE_LIMIT", {"timed_out": True, "retry_timeouts": True}, "transient"),
+        ("RESOURCE_LIMIT", {"timed_out": True, "retry": RetryPolicy(retry_timeouts=True)}, "transient"),
         ("INTERNAL_ERROR", {"signal": signal.SIGKILL}, "crash"),
         ("INTERNAL_ERROR", {"code": "worker_lost"}, "crash"),
         ("INTERNAL_ERROR", {"code": "killed_from_outside"}, "crash"),
@@ -313,9 +313,13 @@ def test_resources_grow_up_to_the_cap_and_no_further(
         assert less.fits_in(more)
         assert not more.fits_in(less)
         assert more.fits_in(most)
-        assert (more.cpu_cores, more.network_mbps, more.gpus, more.storage_mb) == (1.0, 10, 1, 64), "not lacking"
+        assert (more.cpu_cores, more.network_mbps, more.gpus, more.storage_mb) == (1.0, 10, 1, 64), (
+            "not lacking"
+        )
     if life.execution.retries < max_retries:
-        assert life.execution.granted.scaled(factor).at_most(most).memory_mb <= life.execution.granted.memory_mb
+        assert (
+            life.execution.granted.scaled(factor).at_most(most).memory_mb <= life.execution.granted.memory_mb
+        )
 
 
 def test_resources_double_and_reach_eight_times_what_was_asked_for() -> None:
