@@ -422,3 +422,22 @@ def test_lists_and_files_are_arguments(write_contract: ContractWriter, tmp_path:
     missing = praxis("run", path, "--arg", "text=@nowhere.txt")
     assert missing.returncode == 2
     assert "--arg text: nowhere.txt: No such file" in only_line(missing.stderr)
+
+
+def test_standard_input_reaches_the_tool(write_contract: ContractWriter, tmp_path: Path) -> None:
+    path = write_contract("cat; echo end", params=[])
+    (tmp_path / "data").write_bytes(b"of a file\n")
+    with (tmp_path / "data").open("rb") as file:
+        done = start("run", "-q", path, stdin=file)
+        assert done.communicate()[0] == b"of a file\nend\n"
+    assert praxis("run", "-q", path, stdin=b"of a pipe\n").stdout == b"of a pipe\nend\n"
+    assert praxis("run", "-q", "--no-stdin", path, stdin=b"of a pipe\n").stdout == b"end\n"
+
+
+def test_a_tool_ends_though_standard_input_does_not(write_contract: ContractWriter) -> None:
+    reading, writing = os.pipe()
+    process = start("run", "-q", write_contract("echo done"), stdin=reading)
+    assert process.communicate()[0] == b"done\n"
+    assert process.returncode == 0
+    os.close(reading)
+    os.close(writing)

@@ -338,6 +338,46 @@ class ProcessConformance(EngineConformance):
     async def test_stdin_is_empty(self, engine: ExecutionEngine) -> None:
         assert (await self.run(engine, "import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"
 
+    COUNTING = "import sys; data = sys.stdin.buffer.read(); print(len(data), data[:9])"
+
+    async def test_what_the_caller_gives_is_read_on_standard_input(
+        self, engine: ExecutionEngine, tmp_path: Path
+    ) -> None:
+        contract = self.contract(self.COUNTING)
+        args = {"text": "t"}
+        outcome = await engine.run(contract, args, RunContext(stdin="größe\n".encode()))
+        assert outcome.stdout == f"8 {'größe'.encode() + bytes([10])!r}\n"
+        (tmp_path / "data").write_bytes(b"line\n" * 100_000)
+        with (tmp_path / "data").open("rb") as file:
+            os.lseek(file.fileno(), 5, os.SEEK_SET)
+            outcome = await engine.run(contract, args, RunContext(stdin=file.fileno()))
+            assert outcome.stdout == "499995 b'line\\nline'\n", outcome
+            assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 5, "the caller's place in the file stays"
+        reading, writing = os.pipe()
+        os.write(writing, b"piped")
+        os.close(writing)
+        assert (await engine.run(contract, args, RunContext(stdin=reading))).stdout == "5 b'piped'\n"
+        os.close(reading)
+
+    async def test_a_tool_need_not_read_its_standard_input(self, engine: ExecutionEngine) -> None:
+        contract = self.contract("print('done')")
+        outcome = await engine.run(contract, {"text": "t"}, RunContext(stdin=b"x" * 1_000_000))
+        assert outcome.stdout == "done\n", outcome
+
+    async def test_a_contract_puts_arguments_on_standard_input(self, engine: ExecutionEngine) -> None:
+        contract = self.contract(
+            "import sys; print(ascii(sys.stdin.read()))", stdin="<{{text}}> {{number}}\n"
+        )
+        large = "ü\n" * 100_000
+        assert (await engine.execute(contract, {"text": large, "number": 3})).strip() == ascii(
+            f"<{large}> 3\n"
+        )
+        with pytest.raises(ValidationError, match="fills its standard input itself"):
+            await engine.run(contract, {"text": "t"}, RunContext(stdin=b"x"))
+        script = "import json, sys; print(json.load(sys.stdin) == {'text': 'a\\nü', 'items': [1]})"
+        contract = self.contract(script, arguments="stdin")
+        assert await engine.execute(contract, {"text": "a\nü", "items": [1]}) == "True\n"
+
     async def test_what_a_finished_tool_left_running_is_ended(self, engine: ExecutionEngine) -> None:
         marker = f"conformance-{uuid.uuid4().hex}"
         script = (

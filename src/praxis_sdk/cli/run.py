@@ -36,6 +36,7 @@ class RunRequest:
         allow_secrets: secrets that the contract may name, beside those of a trusted one.
         as_json: one JSON object in place of live output.
         quiet: no lines for people but errors.
+        stdin: the descriptor that the tool reads from; None for nothing.
     """
 
     loaded: LoadedContract
@@ -46,6 +47,7 @@ class RunRequest:
     allow_secrets: tuple[str, ...]
     as_json: bool
     quiet: bool
+    stdin: int | None
 
 
 def run(
@@ -87,6 +89,14 @@ def run(
             "folder and the workspace. Repeatable.",
         ),
     ] = None,
+    stdin: Annotated[
+        bool | None,
+        typer.Option(
+            "--stdin/--no-stdin",
+            help="Hand standard input over; unless said, a file or a pipe is, and a terminal is not.",
+            show_default=False,
+        ),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Vouch for the tool: it may run without isolation.")
     ] = False,
@@ -113,6 +123,11 @@ def run(
     streams: Streams = context.obj
     logs.configure(verbose=verbose)
     texts = read_arguments(arg or ())
+    taken = args_file == "-" or any(pair.partition("=")[2] == "@-" for pair in arg or ())
+    if stdin and taken:
+        raise ValidationError(
+            "--stdin: standard input holds arguments already", remedy="leave one of them out"
+        )
     loaded = load_contract(contract)
     args = read_args_file(args_file) if args_file is not None else {}
     request = RunRequest(
@@ -128,6 +143,7 @@ def run(
         allow_secrets=tuple(allow_secret or ()),
         as_json=as_json,
         quiet=quiet,
+        stdin=0 if stdin is True or (stdin is None and not taken and _offers_stdin(loaded, engine)) else None,
     )
     streams.reserve_stdout()
     tool_run = _ToolRun(request, streams)
@@ -193,6 +209,7 @@ class _ToolRun:
             builtin_engines,
             listen=None if request.as_json else self._hear,
             tell=lambda _, line: self._tell_progress(line),
+            stdin=request.stdin,
             keep_output_bytes=HEAD_BYTES if request.as_json else KEEP_OUTPUT_BYTES,
             secrets=lambda: Home.of_user().secret_sources(given),
         )
@@ -252,6 +269,25 @@ def _summary(outcome: ToolOutcome) -> str:
 def _document(outcome: ToolOutcome, loaded: LoadedContract, doubts: list[str]) -> dict[str, Any]:
     warnings = [*(str(warning) for warning in loaded.warnings), *doubts]
     return {**outcome.to_json(), "exit_status": outcome.exit_status, "warnings": warnings}
+
+
+def _offers_stdin(loaded: LoadedContract, engine: str | None) -> bool:
+    """Tell whether standard input is there to be handed over, and the tool can read it as it comes."""
+    import os
+    import stat
+
+    from praxis_sdk.execution.specs import EngineType, ProcessEngineSpec
+
+    spec = loaded.contract.get_typed_spec()
+    if not isinstance(spec, ProcessEngineSpec) or spec.stdin is not None or spec.arguments == "stdin":
+        return False
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:  # closed
+        return False
+    # A Dagger engine takes it as a whole, and nobody knows whether a pipe ever ends.
+    whole_only = (engine or loaded.contract.engine) == EngineType.DAGGER
+    return stat.S_ISREG(mode) or ((stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and not whole_only)
 
 
 def _timeout_s(text: str | None) -> float | None:

@@ -213,13 +213,7 @@ def fill_command(
     Raises:
         ValidationError: a placeholder names no parameter, or a value cannot stand in a command.
     """
-    known = {parameter.name for parameter in parameters}
-    for name in placeholders(command):
-        if name not in known:
-            raise ValidationError(
-                f"engineSpec.command: '{{{{{name}}}}}' names no parameter",
-                remedy="declare it under 'parameters'",
-            )
+    _check_names(command, parameters, "command")
     script = _code_index(command)
     filled = []
     for index, word in enumerate(command):
@@ -249,6 +243,38 @@ def build_command(
         command = [*_SHELL, '"$@"', "sh", *_append(fill_command(spec.command, parameters, values), words)]
     check_command(command)
     return command
+
+
+def fill_stdin(
+    spec: ProcessEngineSpec, parameters: Sequence[ToolParameter], values: Mapping[str, Any]
+) -> bytes | None:
+    """Return what the contract itself puts on standard input; None where that is left to the caller.
+
+    Raises:
+        ValidationError: a placeholder names no parameter, or the contract fills standard input twice.
+    """
+    if spec.arguments == "stdin":
+        if spec.stdin is not None:
+            raise ValidationError(
+                "engineSpec.stdin: 'arguments: stdin' already fills standard input", remedy="keep one of them"
+            )
+        return arguments_json(values)
+    if spec.stdin is None:
+        return None
+    _check_names([spec.stdin], parameters, "stdin")
+    return PLACEHOLDER.sub(
+        lambda match: as_text(values[match[1]]) if match[1] in values else "", spec.stdin
+    ).encode("utf-8", errors="surrogatepass")
+
+
+def _check_names(texts: Iterable[str], parameters: Sequence[ToolParameter], field: str) -> None:
+    known = {parameter.name for parameter in parameters}
+    for name in placeholders(texts):
+        if name not in known:
+            raise ValidationError(
+                f"engineSpec.{field}: '{{{{{name}}}}}' names no parameter",
+                remedy="declare it under 'parameters'",
+            )
 
 
 def _append(command: list[str], words: list[str]) -> list[str]:

@@ -32,6 +32,8 @@ class RunContext:
         execution_id: names the run in logs, labels and container names; made up where missing.
         workspace: directory from which relative mount sources count.
         allow_mounts: folders below which an untrusted contract may mount, beside the workspace.
+        stdin: what the tool reads on standard input: bytes, or an open descriptor, which stays the caller's and
+            is read as data comes; None for nothing.
         timeout_s: wall-clock limit in seconds; replaces the contract's.
         on_output: called with each piece of output as it arrives; a future that it returns must be done before it
             is called again, and holds up the tool.
@@ -48,6 +50,7 @@ class RunContext:
     execution_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     workspace: Path = field(default_factory=Path.cwd)
     allow_mounts: tuple[Path, ...] = ()
+    stdin: bytes | int | None = None
     timeout_s: float | None = None
     on_output: OutputListener | None = None
     keep_output_bytes: int | None = None

@@ -12,7 +12,7 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.arguments import build_command
+from praxis_sdk.execution.arguments import build_command, fill_stdin
 from praxis_sdk.execution.contract_keys import PARAMETER_KEYS, SPEC_KEYS, doubled_keys, unknown_keys
 from praxis_sdk.execution.contract_schema import contract_schema
 from praxis_sdk.execution.contracts import ToolContract
@@ -213,8 +213,10 @@ def _command_findings(contract: ToolContract, spec_key: str) -> Iterator[_Findin
         return
     try:
         build_command(spec, contract.parameters, {})
+        fill_stdin(spec, contract.parameters, {})
     except ValidationError as error:
-        yield (spec_key, "command"), error.message.partition(": ")[2], error.remedy
+        field = error.message.partition(":")[0].rpartition(".")[2]
+        yield (spec_key, field), error.message.partition(": ")[2], error.remedy
 
 
 def _doubts(contract: ToolContract | None, spec_key: str) -> Iterator[_Finding]:

@@ -260,9 +260,9 @@ Command = Annotated[
     ),
 ]
 Delivery = Annotated[
-    Literal["env", "argv", "both"],
+    Literal["env", "argv", "both", "stdin"],
     BeforeValidator(_word),
-    _as(type="string", pattern=any_case("env", "argv", "both")),
+    _as(type="string", pattern=any_case("env", "argv", "both", "stdin")),
 ]
 VariableName = Annotated[str, BeforeValidator(_variable_name), _as(type="string", pattern="^[^=\\x00]+$")]
 Variables = Annotated[

@@ -14,6 +14,7 @@ from praxis_sdk.execution.arguments import (
     arguments_json,
     build_command,
     check_arguments,
+    fill_stdin,
     placeholders,
 )
 from praxis_sdk.execution.context import RunContext
@@ -51,6 +52,7 @@ class Invocation:
         timeout_s: wall-clock limit in seconds.
         output_limit_bytes: most bytes kept of each stream.
         memory_bytes: memory limit; None for the engine's default.
+        stdin: what the tool reads on standard input: bytes, or a descriptor of the caller's; None for nothing.
         notes: what the caller should know about how the contract was understood.
     """
 
@@ -65,6 +67,7 @@ class Invocation:
     timeout_s: float
     output_limit_bytes: int
     memory_bytes: int | None
+    stdin: bytes | int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -81,10 +84,14 @@ def prepare(
     values = check_arguments(contract.parameters, args)
     argv: list[str] = []
     env: dict[str, str] = {}
+    stdin: bytes | int | None = None
     notes = list(ported.notes)
     if isinstance(spec, ProcessEngineSpec):
         argv = _argv(spec, contract, values)
         env = _environment(spec, values, notes)
+        stdin = _stdin(spec, contract, values, context)
+    elif context.stdin is not None:
+        raise ValidationError("stdin: a remote tool has no standard input", remedy="leave it out")
     mounts: tuple[Mount, ...] = ()
     memory_bytes = None
     if isinstance(spec, IsolatedEngineSpec):
@@ -103,6 +110,7 @@ def prepare(
         timeout_s=context.timeout_s or float(spec.timeout),
         output_limit_bytes=parse_bytes(spec.output_limit),
         memory_bytes=memory_bytes,
+        stdin=stdin,
         notes=tuple(notes),
     )
 
@@ -139,6 +147,18 @@ def _as_variables(spec: ProcessEngineSpec, values: Mapping[str, Any]) -> dict[st
         return dict(values)
     named = set(placeholders(spec.command))
     return {name: value for name, value in values.items() if name in named}
+
+
+def _stdin(
+    spec: ProcessEngineSpec, contract: ToolContract, values: Mapping[str, Any], context: RunContext
+) -> bytes | int | None:
+    own = fill_stdin(spec, contract.parameters, values)
+    if own is not None and context.stdin is not None:
+        raise ValidationError(
+            f"stdin: '{contract.name}' fills its standard input itself",
+            remedy="leave it out, or use --no-stdin",
+        )
+    return own if own is not None else context.stdin
 
 
 def _mounts(spec: IsolatedEngineSpec, contract: ToolContract, context: RunContext) -> tuple[Mount, ...]:

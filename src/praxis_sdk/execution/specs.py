@@ -87,7 +87,11 @@ class ProcessEngineSpec(EngineSpec):
     arguments: Delivery = Field(
         "env",
         description="How arguments reach the tool: as environment variables ('env'), as options on the command line "
-        "('argv'), or as both.",
+        "('argv'), as both, or as a JSON object on standard input ('stdin').",
+    )
+    stdin: Text | None = Field(
+        None,
+        description="Text for standard input, with {{name}} for arguments; else it is the caller's to give.",
     )
     env: Variables = Field(default_factory=dict, description="Environment variables to set.")
     env_passthrough: list[VariableName] = Field(

@@ -24,6 +24,7 @@ from tests.execution.dagger_standin.tree import (
 )
 
 MAX_CONTENTS_BYTES = 128 << 20  # as in the real engine
+STDIN = "/.stdin"
 
 
 @dataclass
@@ -193,8 +194,12 @@ class Evaluator:
         _, args = chain.last
         state, _ = await self._container(chain.parent)
         run = self._containers.execute
+        command = args["args"]
+        if args["stdin"]:
+            state = _with_file(state, STDIN, file_entry(args["stdin"].encode(), 0o444))
+            command = ["sh", "-c", f'exec "$@" < {STDIN}', "sh", *command]
         outcome = await self._shared(
-            chain, lambda: run(state, args["args"], privileged=args["insecureRootCapabilities"])
+            chain, lambda: run(state, command, privileged=args["insecureRootCapabilities"])
         )
         codes = {"SUCCESS": [range(1)], "FAILURE": [range(1, 128), range(192, 256)]}
         codes["ANY"] = [*codes["SUCCESS"], *codes["FAILURE"]]

@@ -53,7 +53,9 @@ type Container implements Node {
   withWorkdir(path: String!): Container!
   withEnvVariable(name: String!, value: String!): Container!
   withNewFile(path: String!, contents: String!, permissions: Int = 420): Container!
-  withExec(args: [String!]!, expect: ReturnType = SUCCESS, insecureRootCapabilities: Boolean = false): Container!
+  withExec(
+    args: [String!]!, stdin: String = "", expect: ReturnType = SUCCESS, insecureRootCapabilities: Boolean = false
+  ): Container!
   stdout: String!
   stderr: String!
   exitCode: Int!

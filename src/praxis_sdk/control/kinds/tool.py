@@ -56,6 +56,7 @@ class ToolKind:
         tell: called with a line when a slow step of an execution begins, beside the log.
         keep_output_bytes: as in `RunContext`.
         secrets: says where this worker finds secrets, when a tool needs some; nowhere unless given.
+        stdin: a descriptor from which the tool reads, for a kind that runs one execution of this process.
     """
 
     name = NAME
@@ -70,11 +71,13 @@ class ToolKind:
         tell: Callable[[str, str], None] | None = None,
         keep_output_bytes: int = KEEP_OUTPUT_BYTES,
         secrets: Callable[[], SecretSources] = SecretSources,
+        stdin: int | None = None,
     ) -> None:
         self._make_registry = make_registry
         self._secrets = secrets
         self._listen = listen
         self._tell = tell
+        self._stdin = stdin
         self._keep_output_bytes = keep_output_bytes
         self._registry: EngineRegistry | None = None
 
@@ -154,6 +157,7 @@ class ToolKind:
             execution_id=execution.id if execution.attempt == 1 else f"{execution.id}.{execution.attempt}",
             workspace=Path(request.get("workspace") or "."),
             allow_mounts=tuple(Path(path) for path in request.get("allow_mounts") or ()),
+            stdin=self._stdin,
             timeout_s=request.get("timeout"),
             on_output=heard,
             on_progress=told,

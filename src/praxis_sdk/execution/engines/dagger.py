@@ -40,9 +40,11 @@ from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limi
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import DaggerEngineSpec, EngineType
+from praxis_sdk.execution.standard_input import whole
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
 
+MAX_STDIN_BYTES: Final = 4 << 20
 TRANSFER_BOUND_S: Final = 600.0  # for an image or mounts of some gigabytes over a slow line
 
 NETWORK_NOTE: Final = "a Dagger engine cannot switch the network off: the tool could reach it"
@@ -107,7 +109,7 @@ class DaggerExecutionEngine(SupervisedEngine):
 
     async def launch(self, invocation: Invocation, capture: OutputCapture) -> _DaggerTool:
         """Start a tool; see `SupervisedEngine.launch`."""
-        plan = _plan(invocation)
+        plan = _plan(invocation, await _stdin_text(invocation))
         invocation.context.progress("connecting to the Dagger engine")
         connection = await self._acquire()
         try:
@@ -302,7 +304,23 @@ def refuse_unenforceable(spec: DaggerEngineSpec, *, trusted: bool) -> None:
         )
 
 
-def _plan(invocation: Invocation) -> Plan:
+async def _stdin_text(invocation: Invocation) -> str:
+    """Read what goes on standard input to its end: the chain holds it as text."""
+    if invocation.stdin is None:
+        return ""
+    data = await whole(invocation.stdin, MAX_STDIN_BYTES)
+    try:
+        if data is not None:
+            return data.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise ValidationError(
+        f"stdin: a Dagger engine takes text of up to {MAX_STDIN_BYTES >> 20} MiB in UTF-8",
+        remedy="use --engine docker, or mount a file",
+    )
+
+
+def _plan(invocation: Invocation, stdin: str) -> Plan:
     spec = invocation.spec
     if not isinstance(spec, DaggerEngineSpec):
         raise ValidationError(f"engine: a {type(spec).__name__} is not for the Dagger engine")
@@ -311,6 +329,7 @@ def _plan(invocation: Invocation) -> Plan:
         image=spec.image,
         argv=invocation.argv,
         env=invocation.env,
+        stdin=stdin,
         working_dir=spec.working_dir,
         mounts=invocation.mounts,
         arguments_json=invocation.arguments_json,

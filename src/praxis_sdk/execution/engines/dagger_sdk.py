@@ -119,7 +119,7 @@ class Plan:
     """What one run asks of an engine.
 
     Args:
-        image, argv, env, working_dir, mounts, arguments_json: as in the invocation.
+        image, argv, env, stdin, working_dir, mounts, arguments_json: as in the invocation.
         execution_id: told to the tool.
         privileged: run with the host's privileges, as root.
         trusted: run as the image's user; otherwise as one without rights.
@@ -129,6 +129,7 @@ class Plan:
     image: str
     argv: Sequence[str]
     env: Mapping[str, str]
+    stdin: str
     working_dir: str | None
     mounts: Sequence[Mount]
     arguments_json: bytes
@@ -323,7 +324,10 @@ class Connection:
         async with self._translated("run the tool"):
             try:
                 done = await prepared.container.with_exec(
-                    list(plan.argv), expect=dagger.ReturnType.ANY, insecure_root_capabilities=plan.privileged
+                    list(plan.argv),
+                    stdin=plan.stdin,
+                    expect=dagger.ReturnType.ANY,
+                    insecure_root_capabilities=plan.privileged,
                 ).sync()
             except dagger.ExecError as error:  # codes from 128 to 191 are errors even under ANY
                 return ExecResult(error.exit_code, error.stdout, error.stderr)

@@ -201,7 +201,9 @@ def create_request(
         "User": str(user),
         "Hostname": HOSTNAME,
         "Healthcheck": {"Test": ["NONE"]},
-        "AttachStdin": False,
+        "AttachStdin": invocation.stdin is not None,
+        "OpenStdin": invocation.stdin is not None,
+        "StdinOnce": True,
         "AttachStdout": True,
         "AttachStderr": True,
         "Labels": {

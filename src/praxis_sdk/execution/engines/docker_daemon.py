@@ -23,6 +23,7 @@ from praxis_sdk.errors import EngineUnavailable, MissingExtra, PlatformError
 from praxis_sdk.execution.context import ProgressListener
 from praxis_sdk.execution.engines.docker_facts import ContainerSummary, DaemonFacts, ImageFacts
 from praxis_sdk.execution.output import OutputCapture
+from praxis_sdk.execution.standard_input import Source, pieces
 
 if TYPE_CHECKING:
     import aiodocker
@@ -91,6 +92,17 @@ class OutputStream:
             while (message := await self._stream.read_out()) is not None:
                 capture.feed("stderr" if message.stream == 2 else "stdout", message.data)
                 await capture.has_room()
+
+    async def write_from(self, source: Source) -> None:
+        """Write a source to the container's standard input, and then its end."""
+        try:
+            async for piece in pieces(source):
+                await self._stream.write_in(piece)
+        except (ConnectionError, RuntimeError):
+            return  # the tool reads no more, or has ended
+        connection = self._stream._resp.connection if self._stream._resp else None  # noqa: SLF001 - no public way
+        if connection is not None and connection.transport is not None:
+            connection.transport.write_eof()
 
     async def close(self) -> None:
         """Stop listening; repeatable."""
@@ -171,13 +183,13 @@ class DockerDaemon:
         async with self._speaking("create a container") as client:
             return (await client.containers.create(dict(config), name=name)).id
 
-    async def attach(self, container: str) -> OutputStream:
-        """Listen to a container that has not started yet."""
+    async def attach(self, container: str, *, stdin: bool = False) -> OutputStream:
+        """Listen to a container that has not started yet, and write to its standard input where it has one."""
         from aiodocker.stream import Stream
         from yarl import URL
 
         async def request() -> tuple[URL, None, bool]:  # without the inspection that `attach` would make
-            query = {"stream": 1, "stdin": 0, "stdout": 1, "stderr": 1}
+            query = {"stream": 1, "stdin": int(stdin), "stdout": 1, "stderr": 1}
             return URL(f"containers/{container}/attach").with_query(query), None, False
 
         async with self._speaking("attach to a container") as client:

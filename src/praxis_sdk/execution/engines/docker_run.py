@@ -118,6 +118,7 @@ class DockerRun:
         self._asked_for = False
         self._stream: OutputStream | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._feeding: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[int] | None = None
         self._refusal: Failure | None = None
         self._killed = False
@@ -156,13 +157,18 @@ class DockerRun:
                 await self._daemon.put_archive(
                     self._name, posixpath.dirname(ARGS_FILE), _archive(self._invocation.arguments_json)
                 )
-            self._stream = await self._promptly(self._daemon.attach(self._name), "attach to a container")
+            self._stream = await self._promptly(
+                self._daemon.attach(self._name, stdin=self._invocation.stdin is not None),
+                "attach to a container",
+            )
             self._reading = asyncio.create_task(self._stream.read_into(self._capture))
             try:
                 await self._promptly(self._daemon.start(self._name), "start a container")
             except DaemonRefusal as refusal:
                 self._refusal = await self._explain_start(refusal)
                 return
+        if self._invocation.stdin is not None:
+            self._feeding = asyncio.create_task(self._stream.write_from(self._invocation.stdin))
         self._ending = asyncio.create_task(self._daemon.wait(self._name))
 
     async def _find_image(self) -> ImageFacts:
@@ -321,7 +327,7 @@ class DockerRun:
         try:
             if self._stream is not None:
                 await self._stream.close()
-            for task in (self._reading, self._ending):
+            for task in (self._feeding, self._reading, self._ending):
                 if task is not None:
                     task.cancel()
                     await asyncio.wait({task})

@@ -28,6 +28,7 @@ from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, ResourceUsage
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.execution.specs import EngineType, LocalEngineSpec
+from praxis_sdk.execution.standard_input import InputPipe
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
 
@@ -105,13 +106,13 @@ class _Spawner:
         return self._process.poll() is None
 
     def start(
-        self, argv: tuple[str, ...], env: dict[str, str], cwd: Path, stdout: int, stderr: int
+        self, argv: tuple[str, ...], env: dict[str, str], cwd: Path, stdin: int, stdout: int, stderr: int
     ) -> tuple[int, int]:
         """Have a tool started; returns the reading end of its status and the writing end of its control pipe."""
         status_reader, status_writer = os.pipe2(os.O_CLOEXEC)
         control_reader, control_writer = os.pipe2(os.O_CLOEXEC)
         request = json.dumps({"argv": argv, "env": env, "cwd": str(cwd)}).encode()
-        descriptors = [stdout, stderr, status_writer, control_reader]
+        descriptors = [stdin, stdout, stderr, status_writer, control_reader]
         try:
             self._send(request, descriptors)
         except OSError as error:
@@ -154,6 +155,7 @@ class _LocalTool:
         self._args_file = _write_private(invocation.arguments_json)
         self._readers: list[PipeReader] = []
         self._status = bytearray()
+        self._input = InputPipe(invocation.stdin)
         writers = []
         try:
             for stream in ("stdout", "stderr"):
@@ -170,11 +172,14 @@ class _LocalTool:
                 **invocation.env,
                 ARGS_FILE_VARIABLE: self._args_file,
             }
-            status, self._control = spawner_.start(invocation.argv, env, cwd, *writers)
+            status, self._control = spawner_.start(
+                invocation.argv, env, cwd, self._input.reading_fd, *writers
+            )
         except BaseException:
             self._free()
             raise
         finally:
+            self._input.release()
             for writer in writers:
                 os.close(writer)
         try:
@@ -211,6 +216,7 @@ class _LocalTool:
 
     async def close(self) -> None:
         self._release_control()
+        await self._input.close()
         await self._status_reader.wait()  # the warden reports when nothing is left
         self._free()
 

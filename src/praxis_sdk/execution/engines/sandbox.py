@@ -30,6 +30,7 @@ from praxis_sdk.execution.mounts import Mount, nested_names
 from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ResourceUsage
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.execution.specs import EngineType, SandboxEngineSpec
+from praxis_sdk.execution.standard_input import InputPipe
 from praxis_sdk.sandbox import (
     DEFAULT_WORKDIR,
     INLINE_DIRECTORY,
@@ -164,6 +165,7 @@ class _SandboxTool:
         self._readers: list[PipeReader] = []
         self._sandbox: Sandbox | None = None
         self._private: Path | None = None
+        self._input = InputPipe(invocation.stdin)
         self._gone = False
 
     async def start(self, launcher: Launcher, spec: SandboxEngineSpec) -> None:
@@ -181,6 +183,7 @@ class _SandboxTool:
                 self._invocation.argv,
                 env={**self._invocation.env, ARGS_FILE_VARIABLE: where},
                 cwd=spec.working_dir,
+                stdin=self._input.reading_fd,
                 stdout=writers[0],
                 stderr=writers[1],
                 inline_files=None if args_file else {_ARGS_FILE: content},
@@ -188,6 +191,7 @@ class _SandboxTool:
         except PolicyError as error:
             raise ValidationError(f"engineSpec: {error.message}", remedy=error.remedy) from error
         finally:
+            self._input.release()
             for writer in writers:
                 os.close(writer)
 
@@ -222,6 +226,7 @@ class _SandboxTool:
                 await self._sandbox.wait()
                 self._gone = True
         finally:
+            await self._input.close()
             if self._sandbox is not None:
                 self._sandbox.close()
             for reader in self._readers:

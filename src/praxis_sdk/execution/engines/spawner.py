@@ -29,10 +29,10 @@ import sys
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
-STDOUT, STDERR, STATUS, CONTROL, REQUEST = range(5)  # the descriptors that come with a request
+STDIN, STDOUT, STDERR, STATUS, CONTROL, REQUEST = range(6)  # the descriptors that come with a request
 MAX_INLINE_BYTES = (
     1 << 16
-)  # a longer request comes in a file, the fifth descriptor, and the message is one byte
+)  # a longer request comes in a file, the sixth descriptor, and the message is one byte
 RESET_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 REAP_INTERVAL_MS = 1000
 READY_WARDENS = 2
@@ -66,7 +66,7 @@ def watch(channel: socket.socket, take: int) -> None:
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         os._exit(1)  # the channel stays unanswered, and the client says that no warden took its request
     rehearse()
-    message, descriptors, _, _ = socket.recv_fds(channel, MAX_INLINE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
+    message, descriptors, _, _ = socket.recv_fds(channel, MAX_INLINE_BYTES, 6, socket.MSG_CMSG_CLOEXEC)
     if not message:
         os._exit(0)
     os.write(take, b".")
@@ -88,7 +88,7 @@ def rehearse() -> None:
     """
     null = os.open(os.devnull, os.O_RDWR)
     request = json.dumps({"argv": ["/dev/null/no-program"], "env": {"PATH": "/bin"}, "cwd": "."})
-    report = run(json.loads(request), [os.dup(null), os.dup(null), null, null])
+    report = run(json.loads(request), [os.dup(null), os.dup(null), os.dup(null), null, null])
     json.dumps(report)
     resource.getrusage(resource.RUSAGE_CHILDREN)
     children()
@@ -108,7 +108,7 @@ def run(request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
             argv,
             env,
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, descriptors[STDIN], 0),
                 (os.POSIX_SPAWN_DUP2, descriptors[STDOUT], 1),
                 (os.POSIX_SPAWN_DUP2, descriptors[STDERR], 2),
             ],
@@ -118,6 +118,7 @@ def run(request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
     except OSError as error:
         return {"errno": error.errno, "what": "exec"}
     finally:
+        os.close(descriptors[STDIN])
         os.close(descriptors[STDOUT])
         os.close(descriptors[STDERR])
     status = end_all(tool, wait_for_end(tool, descriptors[CONTROL]))
