@@ -377,7 +377,7 @@ GOOD_AND_BAD: dict[str, list[Any]] = {
     "pip_cache": ["true"],
     "runtime": ["runsc"], "user": ["1000:1000"], "tmpfs_size": ["1m"], "scratch_size": ["1m"],
     "file_size_limit": ["1m"], "namespace": ["a"], "service_account": ["a"],
-    "arguments": ["argv", " Both ", "stdin", "words"], 
+    "arguments": ["argv", " Both ", "stdin", "words"],
     "stdin": ["{{a}}", "x\0"], "shell": ["true"], "cwd": ["/a", "a\0"], "capture_output": [False],
     "address": ["http://h/mcp", "HTTP://h", "ftp://h", "http:///x", "http://h/a b"],
     "headers": [{"A": "b"}, ["A: b"], ["A"], {"A b": "c"}, {"A": "b\nc"}, ["A b: c"], {"A": 1.5}, ["A: b\nc"]],

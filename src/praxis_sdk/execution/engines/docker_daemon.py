@@ -93,19 +93,29 @@ class OutputStream:
                 capture.feed("stderr" if message.stream == 2 else "stdout", message.data)
                 await capture.has_room()
 
+    async def close(self) -> None:
+        """Stop listening; repeatable."""
+        await self._stream.close()
+
+
+class InputStream:
+    """A container's standard input, on its own connection, since the daemon ends a shared one with the input only."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
     async def write_from(self, source: Source) -> None:
-        """Write a source to the container's standard input, and then its end."""
+        """Write a source, and then its end."""
         try:
             async for piece in pieces(source):
                 await self._stream.write_in(piece)
         except (ConnectionError, RuntimeError):
-            return  # the tool reads no more, or has ended
-        connection = self._stream._resp.connection if self._stream._resp else None  # noqa: SLF001 - no public way
-        if connection is not None and connection.transport is not None:
-            connection.transport.write_eof()
+            pass  # the tool reads no more, or has ended
+        finally:
+            await self.close()
 
     async def close(self) -> None:
-        """Stop listening; repeatable."""
+        """Close it, which ends the input; repeatable."""
         await self._stream.close()
 
 
@@ -183,18 +193,26 @@ class DockerDaemon:
         async with self._speaking("create a container") as client:
             return (await client.containers.create(dict(config), name=name)).id
 
-    async def attach(self, container: str, *, stdin: bool = False) -> OutputStream:
-        """Listen to a container that has not started yet, and write to its standard input where it has one."""
+    async def attach(self, container: str) -> OutputStream:
+        """Listen to a container that has not started yet."""
+        return OutputStream(
+            await self._attach(container, stdout=1, stderr=1), self._speaking("hand over output", None)
+        )
+
+    async def attach_input(self, container: str) -> InputStream:
+        """Connect to the standard input of a container that has not started yet."""
+        return InputStream(await self._attach(container, stdin=1))
+
+    async def _attach(self, container: str, **streams: int) -> Stream:
         from aiodocker.stream import Stream
         from yarl import URL
 
         async def request() -> tuple[URL, None, bool]:  # without the inspection that `attach` would make
-            query = {"stream": 1, "stdin": int(stdin), "stdout": 1, "stderr": 1}
+            query = {"stream": 1, "stdin": 0, "stdout": 0, "stderr": 0, **streams}
             return URL(f"containers/{container}/attach").with_query(query), None, False
 
         async with self._speaking("attach to a container") as client:
-            stream = await Stream(client, request).__aenter__()
-        return OutputStream(stream, self._speaking("hand over output", None))
+            return await Stream(client, request).__aenter__()
 
     async def start(self, container: str) -> None:
         """Start a container."""

@@ -36,7 +36,7 @@ from praxis_sdk.execution.engines.docker_container import (
     program_paths,
     submounts,
 )
-from praxis_sdk.execution.engines.docker_daemon import DaemonRefusal, DockerDaemon, OutputStream
+from praxis_sdk.execution.engines.docker_daemon import DaemonRefusal, DockerDaemon, InputStream, OutputStream
 from praxis_sdk.execution.engines.docker_facts import DaemonFacts, ImageFacts
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
@@ -118,6 +118,7 @@ class DockerRun:
         self._asked_for = False
         self._stream: OutputStream | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._input: InputStream | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[int] | None = None
         self._refusal: Failure | None = None
@@ -157,18 +158,17 @@ class DockerRun:
                 await self._daemon.put_archive(
                     self._name, posixpath.dirname(ARGS_FILE), _archive(self._invocation.arguments_json)
                 )
-            self._stream = await self._promptly(
-                self._daemon.attach(self._name, stdin=self._invocation.stdin is not None),
-                "attach to a container",
-            )
+            self._stream = await self._promptly(self._daemon.attach(self._name), "attach to a container")
             self._reading = asyncio.create_task(self._stream.read_into(self._capture))
+            if self._invocation.stdin is not None:
+                attaching = self._daemon.attach_input(self._name)
+                self._input = await self._promptly(attaching, "attach to a container")
+                self._feeding = asyncio.create_task(self._input.write_from(self._invocation.stdin))
             try:
                 await self._promptly(self._daemon.start(self._name), "start a container")
             except DaemonRefusal as refusal:
                 self._refusal = await self._explain_start(refusal)
                 return
-        if self._invocation.stdin is not None:
-            self._feeding = asyncio.create_task(self._stream.write_from(self._invocation.stdin))
         self._ending = asyncio.create_task(self._daemon.wait(self._name))
 
     async def _find_image(self) -> ImageFacts:
@@ -325,8 +325,9 @@ class DockerRun:
     async def _close(self) -> None:
         left: str | None = self._name if self._asked_for else None
         try:
-            if self._stream is not None:
-                await self._stream.close()
+            for stream in (self._stream, self._input):
+                if stream is not None:
+                    await stream.close()
             for task in (self._feeding, self._reading, self._ending):
                 if task is not None:
                     task.cancel()
