@@ -26,6 +26,7 @@ from praxis_sdk.execution.contracts import ToolContract, ToolParameter
 from praxis_sdk.execution.outcome import Limit, ToolOutcome
 from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.states import ExecutionStatus, FailureCategory
+from praxis_sdk.termination import Termination
 
 # Far longer than any test lasts, and short enough to end by itself on a machine where a test failed.
 LONG_S = 60
@@ -54,6 +55,7 @@ class EngineConformance:
 
     engine_type: EngineType
     claims_usage = True
+    confirms_ends = True  # False: tools run where no signal reaches, and nothing tells of their end
 
     def echoing(self) -> ToolContract:
         """Return a tool that writes its argument `text` and a line break to stdout."""
@@ -145,6 +147,29 @@ class EngineConformance:
         assert outcome.exit_status == 124
         assert time.monotonic() - began < LONG_S / 2
         assert self.leftovers(marker) == []
+
+    async def test_a_proof_is_given_from_evidence_only(self, engine: ExecutionEngine) -> None:
+        """What was made to end is confirmed where the kernel or a daemon says so, and nowhere else."""
+        marker = f"conformance-{uuid.uuid4().hex}"
+        known: list[Termination] = []
+        listener = Listener("ready")
+        context = RunContext(on_output=listener, on_termination=known.append)
+        running = asyncio.ensure_future(engine.run(self.hanging(marker), {"text": marker}, context))
+        await asyncio.wait_for(self.started(marker, listener), LONG_S / 2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        if self.confirms_ends:
+            assert known[-1].confirmed
+        else:
+            assert not known[-1].confirmed
+            assert known[-1].remains is None, "nothing here can end it"
+            assert known[-1].known.startswith("cancellation requested: ")
+
+    async def test_an_answer_is_evidence(self, engine: ExecutionEngine) -> None:
+        known: list[Termination] = []
+        await engine.run(self.echoing(), {"text": "a"}, RunContext(on_termination=known.append))
+        assert known[-1].confirmed
 
     async def test_cancellation_ends_the_tool_and_leaves_nothing(self, engine: ExecutionEngine) -> None:
         marker = f"conformance-{uuid.uuid4().hex}"

@@ -159,6 +159,7 @@ class TestDaggerConformance(IsolatedConformance):
     engine_type = EngineType.DAGGER
     base_spec = {"image": IMAGE}
     claims_usage = False
+    confirms_ends = False
 
     @pytest.fixture(params=[BACKEND])
     async def engine(self, request: pytest.FixtureRequest) -> AsyncIterator[WatchedEngine]:

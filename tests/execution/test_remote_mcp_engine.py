@@ -120,6 +120,7 @@ class RemoteConformance(EngineConformance):
 
     engine_type = EngineType.REMOTE_MCP
     claims_usage = False
+    confirms_ends = False
     path: str
 
     @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
+from praxis_sdk.installation import HOME_VARIABLE, home_path
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs.artifacts import ArtifactStore
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from praxis_sdk.jobs.results import ResultStore
     from praxis_sdk.secrets import SecretProvider, SecretSources
 
-HOME_VARIABLE: Final = "PRAXIS_HOME"
 ARTIFACTS_VARIABLE: Final = "PRAXIS_ARTIFACTS"
 
 
@@ -43,18 +43,12 @@ class Home:
         Raises:
             ValidationError: it names none.
         """
-        given = os.environ.get(HOME_VARIABLE, "")
-        if given:
-            return cls(Path(given).absolute())
-        shared = os.environ.get("XDG_DATA_HOME", "")
-        if os.path.isabs(shared):  # the specification has relative ones ignored
-            return cls(Path(shared) / "praxis")
-        try:
-            return cls(Path.home() / ".local/share/praxis")
-        except RuntimeError as error:
+        path = home_path()
+        if path is None:
             raise ValidationError(
                 f"{HOME_VARIABLE}: not set, and this user has no home", remedy="set it to a folder"
-            ) from error
+            )
+        return cls(path)
 
     def make_writable(self) -> None:
         """Make the folder, for its owner only, where it is missing.

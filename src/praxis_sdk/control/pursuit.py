@@ -69,7 +69,8 @@ class Pursuit:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Pursue until cancelled; costs nothing while there is nothing to pursue."""
+        """Remove what dead processes left, then pursue until cancelled; free while there is nothing to pursue."""
+        await self._sweep()
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -78,6 +79,15 @@ class Pursuit:
                     await self._clock.sleep(self._pause_s())
             except PraxisError as error:
                 events.warning("pursuit.failed", detail=str(error))
+
+    async def _sweep(self) -> None:
+        for name in self._kinds.names:
+            kind = self._kinds.get(name)
+            try:
+                if isinstance(kind, LeavesRemains):
+                    await kind.sweep()
+            except (PraxisError, OSError) as error:
+                events.warning("pursuit.not_swept", kind=name, detail=str(error))
 
     async def round(self) -> bool:
         """Pursue what is due; returns whether something is left to pursue."""

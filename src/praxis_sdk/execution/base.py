@@ -67,6 +67,9 @@ class ExecutionEngine(ABC):
         """
         return Termination(known=f"the engine '{self.engine_type}' cannot look for it", remains=remains)
 
+    async def sweep(self) -> None:  # noqa: B027 - most engines leave nothing that outlives their process
+        """Remove what dead processes of this installation left; called as a worker starts."""
+
     async def _initialize(self) -> None:  # noqa: B027 - a hook, not a duty
         """Get ready for the first run; the example of spec 1 calls this, and an engine may override it."""
 

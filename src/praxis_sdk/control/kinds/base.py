@@ -250,6 +250,9 @@ class LeavesRemains(Protocol):
     async def end_remains(self, remains: Remains) -> Termination:
         """End what an attempt of any worker left, and say what is known then."""
 
+    async def sweep(self) -> None:
+        """Remove what dead processes of this installation left."""
+
 
 class Kinds:
     """The kinds of one installation, by name.

@@ -190,6 +190,12 @@ class ToolKind:
         """End a container that an attempt of any worker left."""
         return await self._engines().get_by_type(remains.engine).end_remains(remains)
 
+    async def sweep(self) -> None:
+        """Have every engine remove what dead processes left."""
+        registry = self._engines()
+        for name in registry.list_engines():
+            await registry.get(name).sweep()
+
     def _engines(self) -> EngineRegistry:
         if self._registry is None:
             self._registry = self._make_registry()

@@ -8,6 +8,7 @@ Praxis left behind, which is known by its labels.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError
@@ -19,7 +20,7 @@ from praxis_sdk.execution.enforcement import (
     limits_to_json,
     tree,
 )
-from praxis_sdk.execution.engines.docker_container import LABEL_OWNER, check_demands
+from praxis_sdk.execution.engines.docker_container import LABEL_INSTALLATION, LABEL_OWNER, check_demands
 from praxis_sdk.execution.engines.docker_daemon import DockerDaemon, find_docker_host
 from praxis_sdk.execution.engines.docker_facts import DaemonFacts
 from praxis_sdk.execution.engines.docker_run import DockerRun, in_thread, to_the_end
@@ -30,12 +31,14 @@ from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.outcome import Isolation
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.installation import installation_id
 from praxis_sdk.log import get_logger
 from praxis_sdk.termination import Remains, Termination
 
 log = get_logger("praxis.execution.docker")
 
 PURSUIT_BOUND_S: Final = 20.0
+SWEEP_EVERY_S: Final = 60.0
 LEAVING_BOUND_S: Final = 2.0  # for what could not be removed before, as the engine ends
 
 
@@ -58,15 +61,16 @@ class DockerSDKExecutionEngine(SupervisedEngine):
         self._daemons: dict[asyncio.AbstractEventLoop, DockerDaemon] = {}
         self._runs: set[DockerRun] = set()
         self._left: set[str] = set()  # containers that could not be removed in their time
-        self._swept = False
+        self._swept_at: float | None = None
 
     async def launch(self, invocation: Invocation, capture: OutputCapture) -> DockerRun:
         """Start a tool; see `SupervisedEngine.launch`."""
         daemon = self._daemon()
         facts = await daemon.facts()
         check_demands(invocation, facts, shares_files=daemon.shares_files)
-        if not self._swept:
-            self._swept = True
+        now = asyncio.get_running_loop().time()
+        if self._swept_at is None or now >= self._swept_at + SWEEP_EVERY_S:
+            self._swept_at = now
             await self._sweep()
         await self._remove_left(daemon)
         run = DockerRun(daemon, facts, invocation, capture, on_close=self._closed)
@@ -129,16 +133,18 @@ class DockerSDKExecutionEngine(SupervisedEngine):
         return _limits(await self._daemon().facts())
 
     async def remove_orphans(self) -> int:
-        """Remove the containers and files of Praxis processes that are dead; the first run does so, too.
+        """Remove the containers and files of Praxis processes that are dead; runs do so now and then, too.
 
         Returns:
-            How many containers were removed. What may belong to a living process is left alone.
+            How many containers were removed. What may belong to a living process, or belongs to another
+            installation, is left alone.
         """
         daemon = self._daemon()
         removed = 0
         for container in await daemon.containers(LABEL_OWNER):
             owner = ProcessOwner.parse(container.labels[LABEL_OWNER])
-            if owner is None:
+            ours = container.labels.get(LABEL_INSTALLATION, installation_id()) == installation_id()
+            if owner is None or not ours:
                 continue
             # After a reboot a container of ours cannot run; one that runs is another machine's.
             may_run = container.state not in ("created", "exited", "dead")
@@ -148,6 +154,12 @@ class DockerSDKExecutionEngine(SupervisedEngine):
                 removed += 1
         await in_thread(remove_leftovers)
         return removed
+
+    async def sweep(self) -> None:
+        """Remove what dead processes left, where there is a daemon at all; see `ExecutionEngine.sweep`."""
+        host = find_docker_host(self._docker_host)
+        if not host.startswith("unix://") or Path(host.removeprefix("unix://")).exists():
+            await self._sweep()
 
     async def cleanup(self) -> None:
         """Kill and remove what still runs, and end the connections; repeatable, and the engine serves again."""

@@ -24,6 +24,7 @@ from praxis_sdk.execution.engines.docker_facts import DaemonFacts, ImageFacts
 from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.mounts import Mount
 from praxis_sdk.execution.specs import DockerEngineSpec
+from praxis_sdk.installation import installation_id
 from praxis_sdk.units import parse_bytes
 
 ARGS_FILE: Final = "/praxis/args.json"
@@ -32,6 +33,7 @@ DEFAULT_MEMORY_BYTES: Final = 2 << 30
 MAX_FILE_BYTES: Final = 1 << 30
 LABEL_EXECUTION: Final = "praxis.execution_id"
 LABEL_OWNER: Final = "praxis.owner"
+LABEL_INSTALLATION: Final = "praxis.installation"
 LABEL_ATTEMPT: Final = "praxis.fencing_token"
 HOSTNAME: Final = "praxis"
 HOSTS_FILE: Final = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n"
@@ -210,6 +212,7 @@ def create_request(
             LABEL_EXECUTION: invocation.context.execution_id,
             LABEL_ATTEMPT: str(invocation.context.fencing_token),
             LABEL_OWNER: owner,
+            LABEL_INSTALLATION: installation_id(),
         },
         # A network namespace with nothing but loopback, without the daemon's network hook, which takes longer
         # than all the rest. NetworkMode says the same to daemons that do not know the flag.

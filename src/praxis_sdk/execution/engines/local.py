@@ -7,6 +7,7 @@ says how).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -23,6 +24,8 @@ from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.arguments import ARGS_FILE_VARIABLE
 from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines import spawner
+from praxis_sdk.execution.engines.process_owner import ProcessOwner
+from praxis_sdk.execution.engines.run_directory import any_leftovers, make_run_file, remove_leftovers
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, ResourceUsage
@@ -47,6 +50,7 @@ class LocalExecutionEngine(SupervisedEngine):
 
     def __init__(self) -> None:
         self._spawner: _Spawner | None = None
+        self._swept = False
 
     async def get_capabilities(self) -> dict[str, Any]:
         """Say what this engine can do: start processes, and nothing to hold them."""
@@ -61,6 +65,11 @@ class LocalExecutionEngine(SupervisedEngine):
             **limits_to_json(NO_LIMITS),
             "supports_network_isolation": False,
         }
+
+    async def sweep(self) -> None:
+        """Remove the arguments and directories of runs whose process is dead."""
+        if any_leftovers():
+            await asyncio.to_thread(remove_leftovers)
 
     async def cleanup(self) -> None:
         """End the process that starts tools; repeatable, and a later run starts it anew."""
@@ -78,6 +87,9 @@ class LocalExecutionEngine(SupervisedEngine):
             raise ValidationError(
                 f"engineSpec.cwd: '{cwd}' is not a directory", remedy="name an existing one, or leave it out"
             )
+        if not self._swept:
+            self._swept = True
+            await self.sweep()
         if self._spawner is None or not self._spawner.alive:
             self._spawner = _Spawner()
         return _LocalTool(self._spawner, invocation, capture, cwd, keep_output=spec.capture_output)
@@ -152,7 +164,7 @@ class _LocalTool:
     ) -> None:
         self._command = invocation.argv[0]
         self._cwd = cwd
-        self._args_file = _write_private(invocation.arguments_json)
+        self._args_file = str(make_run_file(ProcessOwner.current(), invocation.arguments_json))
         self._readers: list[PipeReader] = []
         self._status = bytearray()
         self._input = InputPipe(invocation.stdin)
@@ -257,11 +269,3 @@ class _LocalTool:
         if number == errno.E2BIG:
             return Failure(FailureCategory.VALIDATION_ERROR, "command and environment together are too long")
         raise PlatformError(f"cannot start '{self._command}': {os.strerror(number)}")
-
-
-def _write_private(content: bytes) -> str:
-    """Write a file that only this user can read; returns its path."""
-    descriptor, path = tempfile.mkstemp(prefix="praxis-args-", suffix=".json")
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    return path

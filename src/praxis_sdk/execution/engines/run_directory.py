@@ -1,4 +1,4 @@
-"""Private directories for what a run needs on the host's disk, found again when their owner was killed.
+"""Private directories and files for what a run needs on the host's disk, found again when their owner was killed.
 
     <TMPDIR, or /var/tmp>/praxis-<uid>/<owner>-<random>
 
@@ -30,15 +30,41 @@ def make_run_directory(owner: ProcessOwner) -> Path:
         raise _unusable(_base_path(), error.strerror or str(error)) from error
 
 
+def make_run_file(owner: ProcessOwner, content: bytes) -> Path:
+    """Write a file for one run that only this user can read; remove it with `unlink`.
+
+    Raises:
+        PlatformError: there is no place for it, or somebody else sits on it.
+    """
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=f"{owner}-", dir=_base())
+        with open(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise _unusable(_base_path(), error.strerror or str(error)) from error
+    return Path(path)
+
+
+def any_leftovers() -> bool:
+    """Whether dead processes left something; cheap where they did not."""
+    return any(_is_leftover(path) for path in _base().iterdir())
+
+
 def remove_leftovers() -> int:
-    """Remove the directories of dead processes; returns how many there were."""
+    """Remove the directories and files of dead processes; returns how many there were."""
     removed = 0
-    for path in list(_base().iterdir()):
-        owner = ProcessOwner.parse(path.name.rpartition("-")[0])
-        if owner is not None and (owner.is_dead() or owner.is_of_another_boot()):
+    for path in filter(_is_leftover, list(_base().iterdir())):
+        if path.is_dir() and not path.is_symlink():
             remove_tree(path)
-            removed += 1
+        else:
+            path.unlink(missing_ok=True)  # another process may be sweeping, too
+        removed += 1
     return removed
+
+
+def _is_leftover(path: Path) -> bool:
+    owner = ProcessOwner.parse(path.name.rpartition("-")[0])
+    return owner is not None and (owner.is_dead() or owner.is_of_another_boot())
 
 
 def _base_path() -> Path:

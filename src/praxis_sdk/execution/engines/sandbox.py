@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,8 @@ from praxis_sdk.execution.enforcement import (
     limits_to_json,
     tree,
 )
+from praxis_sdk.execution.engines.process_owner import ProcessOwner
+from praxis_sdk.execution.engines.run_directory import make_run_directory
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.exports import export_changes
 from praxis_sdk.execution.invocation import Invocation
@@ -250,7 +251,7 @@ class _SandboxTool:
 
     def _write(self, content: bytes) -> Path:
         """Write the arguments where the sandbox can mount them from: it may have another uid."""
-        self._private = Path(tempfile.mkdtemp(prefix="praxis-sandbox-"))
+        self._private = make_run_directory(ProcessOwner.current())
         args_file = self._private / "args.json"
         args_file.write_bytes(content)
         args_file.chmod(0o444)
