@@ -14,7 +14,7 @@ from praxis_sdk.execution.contract_schema import contract_schema, describe_field
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.fields import ContractPart
 from praxis_sdk.execution.parameters import JSON_TYPES, ToolParameter
-from praxis_sdk.execution.specs import SPEC_OF, EngineType
+from praxis_sdk.execution.specs import SPEC_OF, EngineType, Port
 from praxis_sdk.jobs import schemas
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -36,6 +36,8 @@ _FORMS: Final[tuple[tuple[Any, str], ...]] = (
     (fields.Url, "http or https URL"),
     (fields.InsidePath, "absolute path"),
     (fields.Image, "text"),
+    (list[Port], "list of `HOST:CONTAINER`, `HOST:CONTAINER/udp`"),
+    (Literal["all"] | fields.Count, "`all`, or a whole number above 0"),
     (fields.Text, "text"),
     (fields.Secret, "text"),
     (list[fields.VariableName], "list of names"),

@@ -36,6 +36,7 @@ from praxis_sdk.execution.invocation import prepare
 from praxis_sdk.execution.mounts import Mount
 from praxis_sdk.execution.outcome import Limit, ToolOutcome
 from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.installation import installation_id
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from tests.execution.conformance import IsolatedConformance, Listener, processes_with
 from tests.execution.docker_neighbours import registry, saying, tcp_relay, unix_relay
@@ -957,3 +958,65 @@ def test_an_owner_is_dead_only_beyond_doubt() -> None:
     assert replace(mine, boot_id=str(uuid.uuid4())).is_of_another_boot()
     for text in ("", "x", "1.2.3.4", f"{mine}x", "praxis"):
         assert ProcessOwner.parse(text) is None
+
+
+# -- entrypoints, GPUs and ports
+
+
+async def test_an_entrypoint_is_given_the_command(engine: DockerSDKExecutionEngine) -> None:
+    given = await run(engine, command=["print('given')"], entrypoint=["python3", "-c"])
+    assert given.stdout == "given\n"
+    own = await run(engine, "print('the image has none of its own')", entrypoint="image")
+    assert own.stdout == "the image has none of its own\n"
+
+
+async def test_a_missing_entrypoint_is_named(engine: DockerSDKExecutionEngine) -> None:
+    outcome = await run(engine, command=["a"], entrypoint=["no-such-program"])
+    assert outcome.failure is not None
+    assert outcome.failure.category is FailureCategory.DEPENDENCY_ERROR
+    assert "command 'no-such-program' not found" in outcome.failure.message
+
+
+async def test_gpus_are_refused_where_the_daemon_has_none(engine: DockerSDKExecutionEngine) -> None:
+    for gpus in ("all", 1):
+        with pytest.raises(EngineUnavailable, match=r"engineSpec\.gpus: this Docker daemon has no GPUs"):
+            await run(engine, gpus=gpus)
+
+
+async def test_ports_are_published_for_trusted_tools_alone(engine: DockerSDKExecutionEngine) -> None:
+    with pytest.raises(ValidationError, match=r"engineSpec\.ports: only a trusted tool"):
+        await run(engine, ports=["8080:80"], network="bridge")
+    with pytest.raises(ValidationError, match=r"engineSpec\.ports: .* a network of its own"):
+        await run(engine, ports=["8080:80"], trust="trusted")
+
+
+def test_ports_are_published_on_loopback_alone() -> None:
+    contract = tool(ports=["8080:80", "53:5353/udp"], network="bridge", trust="trusted", gpus=2)
+    invocation = prepare(contract, {}, RunContext(), EngineType.DOCKER)
+    user = choose_user(invocation, FACTS)
+    request = create_request(
+        invocation, facts=FACTS, image=ImageFacts(), user=user, owner="owner", binds=[Bind(Path("/a"), "/b")]
+    )
+    assert request["HostConfig"]["PortBindings"] == {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
+        "5353/udp": [{"HostIp": "127.0.0.1", "HostPort": "53"}],
+    }
+    assert request["ExposedPorts"].keys() == {"80/tcp", "5353/udp"}
+    assert request["HostConfig"]["DeviceRequests"] == [{"Count": 2, "Capabilities": [["gpu"]]}]
+
+
+async def test_containers_of_another_installation_are_left_alone(
+    engine: DockerSDKExecutionEngine, docker_host: str
+) -> None:
+    dead = "00000000-0000-0000-0000-000000000000.1.1.1"
+    daemon = DockerDaemon(docker_host)
+    try:
+        for name, installation in (("praxis-other", "another"), ("praxis-same", installation_id())):
+            labels = {OWNER: dead, "praxis.installation": installation}
+            await daemon.create(name, {"Image": IMAGE, "Cmd": ["true"], "Labels": labels})
+        await engine.remove_orphans()
+        assert [one.labels["praxis.installation"] for one in await daemon.containers(OWNER)] == ["another"]
+    finally:
+        await daemon.remove("praxis-other")
+        await daemon.remove("praxis-same")
+        await daemon.close()

@@ -19,11 +19,11 @@ from praxis_sdk.control.submission import (
     read_mode,
     read_priority,
 )
-from praxis_sdk.control.transitions import cancel_running, cancel_waiting
+from praxis_sdk.control.transitions import cancel_running, cancel_unconfirmed, cancel_waiting
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.ids import new_id
 from praxis_sdk.log import get_logger
-from praxis_sdk.model import Batch, Event, EventType, Execution
+from praxis_sdk.model import Batch, Event, EventType, Execution, Stop
 from praxis_sdk.states import WAITING, ExecutionMode, ExecutionStatus, Priority, ServiceClass
 from praxis_sdk.store import ExecutionFilter, Settled, Store
 
@@ -389,9 +389,11 @@ class ExecutionCoordinator:
             execution = await self._store.get(execution_id)
             if execution.status.final:
                 return False
-            if execution.status is ExecutionStatus.CANCELLING:
+            if execution.status is ExecutionStatus.CANCELLING and execution.stop is Stop.CANCEL:
                 return True
-            if execution.status in WAITING:
+            if execution.status is ExecutionStatus.CANCELLING:
+                change = cancel_unconfirmed(execution, reason, actor)
+            elif execution.status in WAITING:
                 change = cancel_waiting(execution, reason, self._clock.time(), actor)
             else:
                 change = cancel_running(execution, reason, actor)

@@ -221,6 +221,13 @@ def hold_unconfirmed(
     return Change(execution.id, HELD, execution.token, update, tuple(events))
 
 
+def cancel_unconfirmed(execution: Execution, reason: str, actor: str) -> Change:
+    """Have an execution end cancelled, whatever its attempt came to, once that is confirmed to be gone."""
+    cancelling = frozenset({ExecutionStatus.CANCELLING})
+    update = {"reason": reason, "stop": Stop.CANCEL}
+    return Change(execution.id, cancelling, execution.token, update, actor=actor)
+
+
 def confirm(change: Change, proof: Draft) -> Change:
     """Let a change hold for an execution whose attempt is now confirmed to be gone, and write the proof.
 

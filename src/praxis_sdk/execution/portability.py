@@ -80,7 +80,7 @@ def _refuse_lost_fields(contract: ToolContract, own: EngineSpec) -> None:
 
 def _refuse_lost_docker_fields(contract: ToolContract, own: DockerEngineSpec, target: EngineType) -> None:
     """A runtime such as gVisor's is isolation that was asked for; no other engine has it."""
-    for field in ("runtime", "user"):
+    for field in ("runtime", "user", "entrypoint", "gpus", "ports"):
         if getattr(own, field):
             raise _unfit(contract, target, f"engineSpec.{field} is known to Docker alone")
 

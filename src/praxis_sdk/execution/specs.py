@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
@@ -30,6 +30,9 @@ from praxis_sdk.execution.fields import (
     read_flag,
 )
 from praxis_sdk.execution.mounts import parse_mounts
+
+_PORT: Final = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+Port = Annotated[str, Field(pattern=f"^{_PORT}:{_PORT}(/(tcp|udp))?$")]
 
 
 class EngineType(StrEnum):
@@ -172,6 +175,18 @@ class DockerEngineSpec(ContainerEngineSpec):
     runtime: Text | None = Field(None, description="OCI runtime, for example 'runsc' for gVisor.")
     user: Text | None = Field(
         None, description="User inside as 'uid' or 'uid:gid'; never root unless trusted."
+    )
+    entrypoint: Command | None = Field(
+        None,
+        description="Program that is given the command as its arguments; 'image' for the image's own entrypoint, "
+        "which is not used otherwise.",
+    )
+    gpus: Literal["all"] | Count | None = Field(
+        None, description="GPUs to give to the tool: a number, or 'all'."
+    )
+    ports: list[Port] = Field(
+        default_factory=list,
+        description="Ports to publish on 127.0.0.1 as 'HOST:CONTAINER'; trusted tools with a network only.",
     )
     tmpfs_size: Size = Field(
         "64m",

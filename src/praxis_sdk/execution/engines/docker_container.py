@@ -35,6 +35,7 @@ LABEL_EXECUTION: Final = "praxis.execution_id"
 LABEL_OWNER: Final = "praxis.owner"
 LABEL_INSTALLATION: Final = "praxis.installation"
 LABEL_ATTEMPT: Final = "praxis.fencing_token"
+IMAGE_ENTRYPOINT: Final = ["image"]  # the word by which a contract asks for the image's own
 HOSTNAME: Final = "praxis"
 HOSTS_FILE: Final = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n"
 
@@ -164,6 +165,16 @@ def check_demands(invocation: Invocation, facts: DaemonFacts, *, shares_files: b
             )
         if needed and not enforced and not invocation.contract.trusted:
             raise IsolationUnavailable(f"this Docker daemon cannot enforce a {field}", remedy=_CGROUPS)
+    if spec.ports and not invocation.contract.trusted:
+        raise ValidationError(
+            "engineSpec.ports: only a trusted tool may publish ports of this host",
+            remedy="add 'trust: trusted' to the contract if it is yours, or leave 'ports' out",
+        )
+    if spec.ports and (spec.network or "none") in ("none", "host"):
+        raise ValidationError(
+            "engineSpec.ports: can be published only for a tool with a network of its own",
+            remedy="write 'network: bridge'",
+        )
     if invocation.mounts and not shares_files:
         first = invocation.mounts[0].source
         raise ValidationError(
@@ -197,8 +208,7 @@ def create_request(
     network = spec.network or "none"
     request: dict[str, Any] = {
         "Image": spec.image,
-        "Entrypoint": list(invocation.argv),  # with Cmd empty nothing of the image's own command is left
-        "Cmd": [],
+        **_program(invocation, spec),
         "Env": [f"{name}={value}" for name, value in environment.items()],
         "User": str(user),
         "Hostname": HOSTNAME,
@@ -236,7 +246,28 @@ def create_request(
         request["HostConfig"]["Runtime"] = spec.runtime
     if spec.working_dir is not None:
         request["WorkingDir"] = spec.working_dir
+    if spec.gpus is not None:
+        count = -1 if spec.gpus == "all" else int(spec.gpus)
+        request["HostConfig"]["DeviceRequests"] = [{"Count": count, "Capabilities": [["gpu"]]}]
+    if spec.ports:
+        published = dict(_published(port) for port in spec.ports)
+        request["ExposedPorts"] = {inside: {} for inside in published}
+        request["HostConfig"]["PortBindings"] = published
     return request
+
+
+def _program(invocation: Invocation, spec: DockerEngineSpec) -> dict[str, list[str]]:
+    """Say what the container runs; with Cmd empty nothing of the image's own command is left."""
+    if not spec.entrypoint:
+        return {"Entrypoint": list(invocation.argv), "Cmd": []}
+    if spec.entrypoint == IMAGE_ENTRYPOINT:
+        return {"Cmd": list(invocation.argv)}
+    return {"Entrypoint": list(spec.entrypoint), "Cmd": list(invocation.argv)}
+
+
+def _published(port: str) -> tuple[str, list[dict[str, str]]]:
+    outside, _, inside = port.partition(":")
+    return inside if "/" in inside else f"{inside}/tcp", [{"HostIp": "127.0.0.1", "HostPort": outside}]
 
 
 def submounts(mount: Mount, mounts: Iterable[Mount], mountinfo: str) -> list[Bind]:
@@ -262,8 +293,11 @@ def submounts(mount: Mount, mounts: Iterable[Mount], mountinfo: str) -> list[Bin
 
 
 def program_paths(invocation: Invocation, image: ImageFacts) -> list[str]:
-    """List where the container's runtime looks for the tool's program."""
-    program = invocation.argv[0]
+    """List where the container's runtime looks for the program; nowhere where it is the image's own."""
+    entrypoint = docker_spec(invocation).entrypoint
+    if entrypoint == IMAGE_ENTRYPOINT:
+        return []
+    program = (entrypoint or invocation.argv)[0]
     if "/" in program:
         return [posixpath.join(docker_spec(invocation).working_dir or image.working_dir, program)]
     search = invocation.env.get("PATH") or image.env.get("PATH") or DEFAULT_PATH

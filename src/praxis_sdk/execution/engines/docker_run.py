@@ -29,6 +29,7 @@ from praxis_sdk.errors import EngineUnavailable, PlatformError, PraxisError, Val
 from praxis_sdk.execution.engines.docker_container import (
     ARGS_FILE,
     HOSTS_FILE,
+    IMAGE_ENTRYPOINT,
     Bind,
     choose_user,
     create_request,
@@ -368,6 +369,8 @@ class DockerRun:
             return False
         writable = ["/tmp", *self._image.volumes, *(m.target for m in self._invocation.mounts if m.writable)]
         seen = False
+        if docker_spec(self._invocation).entrypoint == IMAGE_ENTRYPOINT:
+            return False
         for path in program_paths(self._invocation, self._image):
             if any(path.startswith(place.rstrip("/") + "/") for place in writable):
                 return False
@@ -379,12 +382,19 @@ class DockerRun:
             seen = True
         return seen == (code == _NOT_EXECUTABLE)
 
+    @property
+    def _program(self) -> str:
+        entrypoint = docker_spec(self._invocation).entrypoint
+        if entrypoint == IMAGE_ENTRYPOINT:
+            return "(the image's entrypoint)"
+        return (entrypoint or self._invocation.argv)[0]
+
     def _program_failure(self, code: int) -> Failure:
         problem = "not found" if code == _NOT_FOUND else "cannot be executed"
         image = docker_spec(self._invocation).image
         return Failure(
             FailureCategory.DEPENDENCY_ERROR,
-            f"command '{self._invocation.argv[0]}' {problem} in image '{image}'",
+            f"command '{self._program}' {problem} in image '{image}'",
         )
 
 
@@ -448,6 +458,11 @@ def _refused(refusal: DaemonRefusal, spec: DockerEngineSpec) -> PraxisError:
         return EngineUnavailable(
             f"the Docker daemon does not see the files of this process: {refusal.words}",
             remedy="run Praxis beside the daemon, or share the mounts and TMPDIR with it under the same paths",
+        )
+    if "could not select device driver" in words:
+        return EngineUnavailable(
+            "engineSpec.gpus: this Docker daemon has no GPUs to give",
+            remedy="install the NVIDIA Container Toolkit beside it, or leave 'gpus' out",
         )
     if any(word in words for word in _PLATFORM_WORDS) or not (field or refusal.status == 400):
         return EngineUnavailable(
