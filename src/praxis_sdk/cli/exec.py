@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,10 +162,29 @@ async def _deliver(
     if folder is not None:
         return await deliver_all(home.artifacts(), result.artifacts, folder)
     if file is not None and result.succeeded:
+        pages = _pages(result, file)
+        if pages:
+            for artifact, page in pages:
+                await deliver_one(home.artifacts(), artifact.digest, page)
+            return tuple(Delivered(artifact.name, page, artifact.digest) for artifact, page in pages)
         artifact = _only(result, file)
         await deliver_one(home.artifacts(), artifact.digest, file)
         return (Delivered(artifact.name, file, artifact.digest),)
     return ()
+
+
+def _pages(result: JobResult, file: Path) -> Sequence[tuple[Artifact, Path]]:
+    """Return the file of each page, where what was left is the pages of one document: 'plan-1.png', 'plan-2.png'."""
+    count = result.outputs.get("pages") if isinstance(result.outputs, dict) else None
+    names = {one.name: one for one in result.artifacts}
+    numbered = [name for name in names if re.fullmatch(rf"output[0-9]*-[0-9]+{re.escape(file.suffix)}", name)]
+    if not isinstance(count, int) or count < 2 or len(numbered) != count:
+        return ()
+    numbers = {name: int(re.findall("[0-9]+", name)[-1]) for name in numbered}
+    return [
+        (names[name], file.with_name(f"{file.stem}-{numbers[name]}{file.suffix}"))
+        for name in sorted(numbered, key=lambda name: numbers[name])
+    ]
 
 
 def _only(result: JobResult, file: Path) -> Artifact:

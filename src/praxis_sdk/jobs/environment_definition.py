@@ -64,6 +64,11 @@ class EnvironmentDefinition:
         """Whether the requirements have hashes; then each of them must have one."""
         return "--hash=" in self.requirements
 
+    def names_package(self, name: str) -> bool:
+        """Tell whether a package of this name is among the requirements."""
+        pattern = re.compile(rf"{re.escape(name)}\b(?![-._])", re.IGNORECASE)
+        return any(pattern.match(line) for line in requirement_lines(self.requirements))
+
     def digest(self, python_version: str) -> str:
         """Return what tells whether an environment was made from this definition.
 

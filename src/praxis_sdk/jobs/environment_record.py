@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,6 +118,18 @@ class Environment:
         """The folders that a sandbox must show, read-only and at the same paths, besides the system's own."""
         paths = (self.prefix, self.base_prefix)
         return tuple(path for path in paths if not is_system_path(path))
+
+    def has_module(self, name: str) -> bool:
+        """Tell whether its interpreter would find a module of this name, by looking at its folders alone.
+
+        Args:
+            name: of a module or package at the top, without dots.
+        """
+        version = ".".join(self.python_version.split(".")[:2])
+        own = [f"{self.base_prefix}/{library}/python{version}" for library in ("lib", "lib64")]
+        places = [*own, *(f"{folder}/lib-dynload" for folder in own), str(self.site_packages)]
+        PathFinder.invalidate_caches()
+        return name in sys.builtin_module_names or PathFinder.find_spec(name, places) is not None
 
     def freeze(self) -> str:
         """Return the exact packages as lines of a requirements file."""

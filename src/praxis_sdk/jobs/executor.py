@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import FileIO
 from typing import Final
@@ -310,6 +310,10 @@ class JobExecutor:
             report = await adapter.execute(work, run)
             assert ended is not None, "an adapter must have its work done"
             findings = _checked(adapter.collect_outputs(payload, report))
+            if findings.asked_for:
+                findings = await asyncio.to_thread(
+                    _looked_up, findings, adapter, payload, station.environment
+                )
             collection = ended.left.collection
             artifacts = await upload(collection, attempt.outputs.fd, self._artifacts)
             return _Ran(ended, findings, artifacts, _usage(ended, artifacts, findings, attempt), attempt.uses)
@@ -397,6 +401,16 @@ def _checked(findings: Findings) -> Findings:
     except strict_json.UnsoundJson as error:
         return Findings(code=FailureCode.INVALID_RESULT, message=f"the result is no JSON data: {error}")
     return findings
+
+
+def _looked_up(
+    findings: Findings, adapter: RuntimeAdapter, payload: JobPayload, environment: Environment
+) -> Findings:
+    """Look whether the environment lacks what the job says it does: its word alone is none."""
+    lack = adapter.lack(findings.asked_for, payload, environment)
+    if not lack:
+        return findings
+    return replace(findings, code=FailureCode.DEPENDENCY_MISSING, message=lack, dependency=True)
 
 
 def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, attempt: Attempt) -> JobUsage:

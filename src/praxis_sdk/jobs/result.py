@@ -98,6 +98,7 @@ class FailureCode(StrEnum):
     UNKNOWN_RUNTIME = "unknown_runtime"
     ENVIRONMENT_MISSING = "environment_missing"
     PROGRAM_MISSING = "program_missing"
+    DEPENDENCY_MISSING = "dependency_missing"  # the environment lacks what the code asked for
     INPUT_MISSING = "input_missing"  # no store has the bytes of an input by digest
     # INTERNAL_ERROR
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"

@@ -65,16 +65,18 @@ def failure_of(
     if findings.code is not None or exit_.exit_code != 0:
         code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
         return None, JobFailure(
-            category=(
-                FailureCategory.VALIDATION_ERROR
-                if code == FailureCode.INVALID_PAYLOAD
-                else FailureCategory.USER_CODE_ERROR
-            ),
+            category=_category(code, findings),
             code=code,
             message=findings.message or f"exited with code {exit_.exit_code}",
             traceback=findings.traceback or None,
         )
     return None, None
+
+
+def _category(code: str, findings: Findings) -> FailureCategory:
+    if code == FailureCode.INVALID_PAYLOAD:
+        return FailureCategory.VALIDATION_ERROR
+    return FailureCategory.DEPENDENCY_ERROR if findings.dependency else FailureCategory.USER_CODE_ERROR
 
 
 def _signal_name(number: int) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from praxis_sdk.jobs.payload import JobPayload
+
+if TYPE_CHECKING:
+    from praxis_sdk.jobs.environments import Environment
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,15 @@ class Findings:
         code: a machine word for a failure, None where the job did well by its own account.
         message: one line about it.
         traceback: the job's own traceback.
-        dependency: the failure is a missing program or package of the environment.
+        asked_for: what the environment lacks by the job's own word, such as a module; the adapter is asked about it.
+        dependency: the environment does lack it.
     """
 
     outputs: Any = None
     code: str | None = None
     message: str = ""
     traceback: str = ""
+    asked_for: str = ""
     dependency: bool = False
 
 
@@ -114,6 +119,19 @@ class RuntimeAdapter(ABC):
     @abstractmethod
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
         """Read the outputs out of what the job left."""
+
+    def lack(self, asked_for: str, payload: JobPayload, environment: Environment) -> str:
+        """Look whether the environment really lacks what a job says it does; may block.
+
+        Args:
+            asked_for: as in `Findings`.
+            payload: the job.
+            environment: the one that ran it.
+
+        Returns:
+            What is missing and what to do about it, in one line; empty where it is there, or cannot be told.
+        """
+        return ""
 
     def cleanup(self) -> None:  # noqa: B027 - most adapters hold nothing
         """Free what `prepare` took; called once per job, whatever happened."""

@@ -6,7 +6,8 @@ A program that has a JSON value for an output writes it to the file that `PRAXIS
 from __future__ import annotations
 
 import json
-from typing import Final
+import shutil
+from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
@@ -15,6 +16,9 @@ from praxis_sdk.jobs.harness import RESULT_FILE, RESULT_FOLDER
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
 from praxis_sdk.sandbox import DEFAULT_WORKDIR
+
+if TYPE_CHECKING:
+    from praxis_sdk.jobs.environments import Environment
 
 PARAMETERS_FILE: Final = "parameters.json"
 RESULT_VARIABLE: Final = "PRAXIS_RESULT_FILE"
@@ -51,6 +55,15 @@ class CommandAdapter(RuntimeAdapter):
             leave=came_in(files),
         )
 
+    def lack(self, asked_for: str, payload: JobPayload, environment: Environment) -> str:
+        """Look for the program where the environment would; see `RuntimeAdapter.lack`."""
+        if shutil.which(asked_for, path=environment.variables["PATH"]) is not None:
+            return ""
+        return (
+            f"neither this host nor the environment {environment.env_version} has a program {asked_for[:80]!r} "
+            "(install it, or hand it over among the files and name it as ./PROGRAM)"
+        )
+
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
         """Read the value, or say how the program ended; see `RuntimeAdapter.collect_outputs`."""
         if report.exit_code == 0 and report.result_problem:
@@ -61,5 +74,10 @@ class CommandAdapter(RuntimeAdapter):
         if report.exit_code == 0:
             return Findings(outputs=report.result)
         if report.exit_code == _NOT_FOUND:
-            return Findings(code="exit_nonzero", message=f"exited with code {_NOT_FOUND}: command not found")
+            program = (payload.command or [""])[0]
+            return Findings(
+                code="exit_nonzero",
+                message=f"exited with code {_NOT_FOUND}: command not found",
+                asked_for="" if "/" in program else program,
+            )
         return Findings(code="exit_nonzero", message=f"exited with code {report.exit_code}")

@@ -1,20 +1,33 @@
-"""LaTeX jobs: a formula or a document becomes SVG, PNG or PDF, with TeX Live inside the sandbox.
+r"""LaTeX jobs: a formula or a document becomes SVG, PNG or PDF, with TeX Live inside the sandbox.
 
 The source is a stranger's program: TeX loops, writes files and would run shells. The sandbox bounds it;
 beyond that shell escape is off and TeX may open nothing outside its folder (`openin_any=p`).
+
+A formula or a text is read by TeX from a file of its own, so that a comment at its end hides nothing of ours, and the
+lines that TeX names are the lines of the source.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import inspect
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.jobs.adapters import latex_driver
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, placed_files
+from praxis_sdk.jobs.adapters.latex_source import Mode, understand
 from praxis_sdk.jobs.payload import JobPayload
+
+if TYPE_CHECKING:
+    from praxis_sdk.jobs.environments import Environment
 
 FORMATS: Final = ("svg", "png", "pdf")
 SOURCE: Final = "source.tex"
+SNIPPET: Final = "formula.tex"
 DEFAULT_DPI: Final = 300
 MAX_DPI: Final = 1200
 
@@ -22,7 +35,7 @@ MAX_DPI: Final = 1200
 PROGRAMS: Final = {
     "svg": ("latex", "dvisvgm"),
     "pdf": ("pdflatex",),
-    "png": ("pdflatex", "pdftoppm"),
+    "png": ("pdflatex", "pdftoppm", "pdfinfo"),
 }
 
 # A formula alone is set in a box that becomes the page, so that every format is as large as the formula.
@@ -31,9 +44,7 @@ _DOCUMENT: Final = r"""\documentclass{article}
 \pagestyle{empty}
 \newsavebox\praxisbox
 \begin{document}
-\begin{lrbox}{\praxisbox}%
-%s%
-\end{lrbox}%
+%s
 \newdimen\praxisheight
 \praxisheight=\ht\praxisbox \advance\praxisheight by \dp\praxisbox \advance\praxisheight by 4pt
 \newdimen\praxiswidth
@@ -44,42 +55,33 @@ _DOCUMENT: Final = r"""\documentclass{article}
 \shipout\box0
 \end{document}
 """
-
-# Runs inside the sandbox, by the Python adapter's harness.
-_DRIVER: Final = r"""
-import os, re, subprocess, sys
-
-def run(*command):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
-        text = done.stdout.decode("utf-8", "replace")
-        told = re.compile(r"!|l\.[0-9]|\S+:[0-9]+: ")
-        lines = [line for line in text.splitlines() if told.match(line)]
-        print(text[-20000:], file=sys.stderr)
-        sys.stderr.flush()
-        os.write(2, ("\n" + command[0] + ": " + "; ".join(lines[:3]) + "\n").encode())
-        sys.exit(1)
-
-kind, stem, dpi = parameters["format"], parameters["stem"], parameters["dpi"]
-safe = ("-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error")
-if kind == "svg":
-    run("latex", *safe, "-jobname", stem, parameters["source"])
-    run("dvisvgm", "--no-fonts", "--exact", "--verbosity=3", "--output=" + stem + ".svg", stem + ".dvi")
-else:
-    run("pdflatex", *safe, "-jobname", stem, parameters["source"])
-    if kind == "png":
-        run("pdftoppm", "-png", "-singlefile", "-r", str(dpi), stem + ".pdf", stem)
-"""
+_READ: Final = (
+    rf"\csname @@input\endcsname {SNIPPET} "  # TeX's own \input, which works in formulas and tables, too
+)
+_IN_PARAGRAPHS: Final = (
+    rf"\begin{{lrbox}}{{\praxisbox}}\begin{{minipage}}{{15cm}}{_READ}\end{{minipage}}\end{{lrbox}}%"
+)
+_BOXES: Final = {
+    Mode.FORMULA: rf"\begin{{lrbox}}{{\praxisbox}}$\displaystyle {_READ}$\end{{lrbox}}%",
+    Mode.ALIGNED: rf"\begin{{lrbox}}{{\praxisbox}}$\begin{{aligned}}{_READ}\end{{aligned}}$\end{{lrbox}}%",
+    Mode.LINE: rf"\begin{{lrbox}}{{\praxisbox}}{_READ}\end{{lrbox}}%"
+    "\n"
+    rf"\ifdim\wd\praxisbox>15cm {_IN_PARAGRAPHS}"
+    "\n\\fi",
+    Mode.PARAGRAPHS: _IN_PARAGRAPHS,
+}
+_ABSENT: Final = re.compile(r"File [`']([A-Za-z0-9_+-]{1,80}\.(?:sty|cls|clo|ldf))' not found")
+_NO_FONT: Final = re.compile(r"Font \S+?=([a-z0-9-]{1,40}) .*not loadable: Metric \(TFM\)")
 
 
 class LatexAdapter(RuntimeAdapter):
-    """Renders `code` (a formula or a document), or `files` from their entrypoint.
+    """Renders `code` (a formula, a text or a document), or `files` from their entrypoint.
 
     Parameters of the payload: `format` (svg, png or pdf), `dpi` (for png).
     """
 
     name = "latex"
-    version = "1"
+    version = "2"
 
     def prepare(self, payload: JobPayload) -> Work:
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
@@ -94,25 +96,39 @@ class LatexAdapter(RuntimeAdapter):
             raise ValidationError(
                 "payload.parameters.dpi: not a resolution", remedy=f"give a whole number up to {MAX_DPI}"
             )
+        for field in ("argv", "stdin", "module"):
+            if getattr(payload, field):
+                raise ValidationError(f"payload.{field}: LaTeX has no use for it", remedy="leave it out")
         files = placed_files(payload)
-        source = SOURCE
+        source = snippet = SOURCE
         if payload.files and payload.entrypoint:
-            source = payload.entrypoint
+            source = snippet = payload.entrypoint
         elif payload.code is not None:
-            files = (*files, WorkFile(SOURCE, document(payload.code).encode()))
+            read = understand(payload.code)
+            if read.mode is Mode.DOCUMENT:
+                files = (*files, WorkFile(SOURCE, read.text.encode()))
+            else:
+                snippet = SNIPPET
+                whole = _DOCUMENT.replace("%s", _BOXES[read.mode], 1)
+                files = (*files, WorkFile(SOURCE, whole.encode()), WorkFile(SNIPPET, read.text.encode()))
         else:
             raise ValidationError("payload.code: missing", remedy="give a formula or a document")
-        stem = "output"
-        byproducts = {f"{stem}.{suffix}" for suffix in ("aux", "log", "dvi", "out", "toc", "pdf")} - {
-            f"{stem}.{kind}"
+        stem = _free_stem({file.path.rpartition("/")[2] for file in files})
+        order = {
+            "format": kind,
+            "stem": stem,
+            "dpi": dpi,
+            "source": source,
+            "snippet": snippet,
+            "most_pages": max(1, payload.limits.artifact_count),
         }
         return Work(
             files=files,
             python={
                 "name": "latex.py",
-                "code": _DRIVER,
+                "code": f"{inspect.getsource(latex_driver)}\nperform(parameters)\n",
                 "inputs": {},
-                "parameters": {"format": kind, "stem": stem, "dpi": dpi, "source": source},
+                "parameters": order,
             },
             variables={
                 "openin_any": "p",
@@ -121,31 +137,46 @@ class LatexAdapter(RuntimeAdapter):
                 "FORCE_SOURCE_DATE": "1",
                 "TEXMFVAR": "/tmp/texmf-var",
                 "TEXMFHOME": "/tmp/texmf-home",
+                "max_print_line": "1000",  # messages in one line each
+                "error_line": "254",
+                "half_error_line": "238",
             },
-            leave=came_in(files) | byproducts,
+            leave=came_in(files),
             requires=PROGRAMS[str(kind)],
         )
 
     def collect_outputs(self, payload: JobPayload, report: Report) -> Findings:
         """Say how the rendering ended; see `RuntimeAdapter.collect_outputs`."""
-        if report.exit_code == 0:
-            return Findings(outputs={"format": payload.parameters.get("format", "svg")})
+        value = report.result.get("value") if isinstance(report.result, dict) else None
+        if report.exit_code == 0 and isinstance(value, dict):
+            return Findings(outputs=value)
         last = next((line for line in reversed(report.stderr.splitlines()) if line.strip()), "TeX failed")
-        return Findings(code="exit_nonzero", message=last)
+        absent = _ABSENT.search(last)
+        font = _NO_FONT.search(last)
+        asked_for = absent[1] if absent else f"{font[1]}.tfm" if font else ""
+        return Findings(code="exit_nonzero", message=last, asked_for=asked_for)
+
+    def lack(self, asked_for: str, payload: JobPayload, environment: Environment) -> str:
+        """Ask TeX's own index for a file; see `RuntimeAdapter.lack`."""
+        path = environment.variables["PATH"]
+        program = shutil.which("kpsewhich", path=path)
+        if program is None:
+            return ""
+        found = subprocess.run(
+            [program, "--", asked_for], capture_output=True, env={"PATH": path}, timeout=30, check=False
+        )
+        if found.returncode == 0:
+            return ""
+        return (
+            f"the TeX of this host has no {asked_for} (hand it over with the job, or install the package that holds "
+            f"it, on Debian: apt-file search /{asked_for}; texlive-latex-extra and texlive-science hold most)"
+        )
 
 
-def document(code: str) -> str:
-    """Return a whole document for a source: a document as it is, a formula in a box of its size."""
-    if r"\documentclass" in code or r"\documentstyle" in code:
-        return code
-    formula = code.strip()
-    if not formula.startswith(("$", r"\(", r"\[", r"\begin")):
-        formula = rf"$\displaystyle {formula}$"
-    elif formula.startswith(r"\["):
-        formula = formula.replace(r"\[", r"$\displaystyle ", 1)
-        formula = "$".join(formula.rsplit(r"\]", 1))
-    elif formula.startswith("$$"):
-        formula = rf"$\displaystyle {formula.strip('$')}$"
-    elif formula.startswith(r"\begin"):
-        formula = rf"\begin{{minipage}}{{15cm}}{formula}\end{{minipage}}"
-    return _DOCUMENT.replace("%s", formula, 1)
+def _free_stem(taken: set[str]) -> str:
+    """Return a name for the results that no file of the job begins with."""
+    stem, number = "output", 1
+    while any(name.startswith((f"{stem}.", f"{stem}-")) for name in taken):
+        number += 1
+        stem = f"output{number}"
+    return stem

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from typing import Final
+import re
+from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs import notebook
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
 from praxis_sdk.jobs.collector.reading import NOT_A_FILE
+from praxis_sdk.jobs.environment_definition import shipped_definitions
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
 from praxis_sdk.json_text import JsonText
 
+if TYPE_CHECKING:
+    from praxis_sdk.jobs.environments import Environment
+
 DEFAULT_NAME: Final = "job.py"
 NOTEBOOK: Final = ".ipynb"
+_NO_MODULE: Final = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,99})[.']")
 
 
 class PythonAdapter(RuntimeAdapter):
@@ -71,10 +77,12 @@ class PythonAdapter(RuntimeAdapter):
         error = result.get("error")
         if isinstance(error, dict):
             kind, message = str(error.get("type", "Exception")), str(error.get("message", ""))
+            absent = _NO_MODULE.match(message) if kind == "ModuleNotFoundError" else None
             return Findings(
                 code="exception",
                 message=f"{kind}: {message}" if message else kind,
                 traceback=str(error.get("traceback", "")),
+                asked_for=absent[1] if absent else "",
             )
         if "bad_value" in result:
             return Findings(
@@ -85,6 +93,18 @@ class PythonAdapter(RuntimeAdapter):
         if report.exit_code != 0:
             return Findings(code="exit_nonzero", message=f"exited with code {report.exit_code}")
         return Findings(outputs=result.get("value"))
+
+    def lack(self, asked_for: str, payload: JobPayload, environment: Environment) -> str:
+        """Look for a module where the environment's interpreter would; see `RuntimeAdapter.lack`."""
+        own = {part for path in payload.files or () for part in path.removesuffix(".py").split("/")}
+        if asked_for in own or environment.has_module(asked_for):
+            return ""
+        holding = [name for name, one in shipped_definitions().items() if one.names_package(asked_for)]
+        if holding:
+            remedy = f"run with --env {holding[0]}"
+        else:
+            remedy = "build one: praxis env build NAME -r requirements.txt with its package, then run with --env NAME"
+        return f"the environment {environment.env_version} has no module '{asked_for}' ({remedy})"
 
 
 def _way_to_run(payload: JobPayload, name: str) -> dict[str, str]:
