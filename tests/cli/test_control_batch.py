@@ -134,7 +134,7 @@ def test_a_schedule_is_kept_until_it_is_removed(at_home: AtHome) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["x", "every day", "s.json"], "schedule.cron: 'every day' is no cron expression"),
+        (["x", "every day", "s.json"], "schedule.cron: 'every day' is not a cron expression"),
         (["x", "0 3 * * *", "s.json", "-z", "Moon"], "schedule.timezone: there is no 'Moon'"),
         (["a b", "0 3 * * *", "s.json"], "schedule: 'a b' is no name"),
         (["x", "0 3 * * *", "window.json"], "opens: has no meaning in a schedule"),

@@ -90,7 +90,7 @@ def test_inputs_and_parameters_reach_a_job(at_home: AtHome) -> None:
         (["payload.json"], "payload.code"),
         (["labels.json", "--label", "a=b"], "labels: ['red'] has the wrong form"),
         (["-c", "1", "--priority", "top"], "priority: there is no 'top'"),
-        (["-c", "1", "--opens", "soon"], "--opens: 'soon' is no time"),
+        (["-c", "1", "--opens", "soon"], "--opens: 'soon' is not a valid time"),
         (["-c", "1", "--opens", "+99999999d"], "--opens: '+99999999d' is out of reach"),
         (["-c", "1", "--closes", "2020-01-01"], "schedule.closes_at: the window has passed"),
         (["-c", "1", "--opens", "+2h", "--closes", "+1h"], "--closes: the window ends before it begins"),

@@ -58,7 +58,7 @@ def submit(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON, YAML or lines of JSON; '-' for stdin.")],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Its name, for people.")] = None,
     opens: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not before: +2h, or 2026-01-31T22:00.")
+        str | None, typer.Option(metavar="TIME", help="Not before: +2h, 22:00, or 2026-01-31T22:00.")
     ] = None,
     closes: Annotated[str | None, typer.Option(metavar="TIME", help="All should end before.")] = None,
     priority: Annotated[

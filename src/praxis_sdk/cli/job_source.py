@@ -158,7 +158,7 @@ def _notebook(name: str) -> dict[str, Any]:
 
 def _slim(data: bytes, name: str) -> str:
     """Return a notebook without what its cells have shown, checked as the job will check it."""
-    from praxis_sdk.jobs.notebook import NotebookError, read_cells, without_outputs
+    from praxis_sdk.jobs.harness.notebook import NotebookError, read_cells, without_outputs
 
     try:
         read_cells(data)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from praxis_sdk.errors import ValidationError
@@ -12,16 +13,18 @@ _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
 _END_OF_YEAR_9999_S: Final = 253_402_300_800
-_REMEDY: Final = "write for example +2h, or 2026-01-31T22:00"
+_REMEDY: Final = "write for example +2h, 22:00, or 2026-01-31T22:00"
+_TIME_OF_DAY: Final = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
 
 
-def read_moment(text: str | float, field: str, now: float) -> float:
-    """Read a time: `+2h` from now, ISO 8601, or seconds since 1970.
+def read_moment(text: str | float, field: str, now: float, *, after: float | None = None) -> float:
+    """Read a time: `+2h` from now, `22:00` the next time that a clock here shows it, ISO 8601, or seconds since 1970.
 
     Args:
         text: what was given.
         field: the option or field that it was given to, for messages.
         now: seconds since 1970.
+        after: what a time of day comes next after, seconds since 1970; now unless given.
 
     Returns:
         Seconds since 1970.
@@ -30,20 +33,25 @@ def read_moment(text: str | float, field: str, now: float) -> float:
         ValidationError: it is none of these.
     """
     try:
-        at = _seconds(text, now)
+        at = _seconds(text, now, now if after is None else after)
     except (ValueError, OverflowError) as error:
-        raise ValidationError(f"{field}: {str(text)[:64]!r} is no time", remedy=_REMEDY) from error
+        raise ValidationError(f"{field}: {str(text)[:64]!r} is not a valid time", remedy=_REMEDY) from error
     if not 0 <= at < _END_OF_YEAR_9999_S:  # nothing later can be written as a date
         raise ValidationError(f"{field}: {str(text)[:64]!r} is out of reach", remedy=_REMEDY)
     return at
 
 
-def _seconds(text: str | float, now: float) -> float:
+def _seconds(text: str | float, now: float, after: float) -> float:
     if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
     words = str(text).strip()
     if words.startswith("+"):
         return now + parse_seconds(words[1:])
+    if _TIME_OF_DAY.fullmatch(words):
+        day = datetime.fromtimestamp(after)  # noqa: DTZ006 - of this machine's zone, as people mean it
+        shown = time.fromisoformat(words.zfill(len(words) + (words[1] == ":")))
+        at = datetime.combine(day, shown).timestamp()
+        return at if at > after else datetime.combine(day + timedelta(days=1), shown).timestamp()
     return datetime.fromisoformat(words).timestamp()
 
 

@@ -28,7 +28,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def add(
     context: typer.Context,
     name: _Name,
-    cron: Annotated[str, typer.Argument(metavar="CRON", help="Five fields, or six with seconds first.")],
+    cron: Annotated[
+        str, typer.Argument(metavar="CRON", help="Five fields, six with seconds first, or @daily, @hourly...")
+    ],
     file: Annotated[str, typer.Argument(metavar="FILE", help="A submission, JSON or YAML; '-' for stdin.")],
     timezone: Annotated[
         str, typer.Option("--timezone", "-z", metavar="ZONE", help="Where CRON counts: Europe/Berlin.")

@@ -145,7 +145,7 @@ def window_of(opens: str | float | None, closes: str | float | None, now: float)
     if opens is None and closes is None:
         return None
     opens_at = None if opens is None else read_moment(opens, "--opens", now)
-    closes_at = None if closes is None else read_moment(closes, "--closes", now)
+    closes_at = None if closes is None else read_moment(closes, "--closes", now, after=opens_at)
     try:
         return Schedule(opens_at, closes_at)
     except ValidationError as error:

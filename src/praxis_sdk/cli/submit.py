@@ -114,7 +114,7 @@ def submit(
         bool, typer.Option("--batch", help="Nobody waits for it: all other work goes before.")
     ] = False,
     opens: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not before: +2h, or 2026-01-31T22:00.")
+        str | None, typer.Option(metavar="TIME", help="Not before: +2h, 22:00, or 2026-01-31T22:00.")
     ] = None,
     closes: Annotated[str | None, typer.Option(metavar="TIME", help="It should end before.")] = None,
     label: Annotated[

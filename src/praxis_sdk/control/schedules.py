@@ -16,6 +16,16 @@ from praxis_sdk.log import get_logger
 from praxis_sdk.model import CronSchedule
 from praxis_sdk.store import Store
 
+# Names for common expressions, as cron has them; `@reboot` has no meaning here.
+NAMED: Final[Mapping[str, str]] = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 events = get_logger("praxis.control")
@@ -144,7 +154,7 @@ def next_after(cron: str, timezone: str, at: float) -> float | None:
     """Return when a cron expression is next due.
 
     Args:
-        cron: five fields, or six with seconds first.
+        cron: five fields, six with seconds first, or a name such as '@daily'.
         timezone: where they count; also through changes of summer time.
         at: seconds since 1970; the answer is later.
 
@@ -163,11 +173,13 @@ def next_after(cron: str, timezone: str, at: float) -> float | None:
             f"schedule.timezone: there is no '{timezone[:64]}'", remedy="write for example 'Europe/Berlin'"
         ) from error
     try:
-        moments = CronSim(cron, datetime.fromtimestamp(at, UTC).astimezone(zone))
+        moments = CronSim(
+            NAMED.get(cron.strip().lower(), cron), datetime.fromtimestamp(at, UTC).astimezone(zone)
+        )
     except CronSimError as error:
         raise ValidationError(
-            f"schedule.cron: '{cron[:64]}' is no cron expression: {error}",
-            remedy="write for example '0 3 * * *'",
+            f"schedule.cron: '{cron[:64]}' is not a cron expression: {error}",
+            remedy=f"write for example '0 3 * * *', or one of {', '.join(NAMED)}",
         ) from error
     found = next(moments, None)
     return None if found is None else found.timestamp()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs import notebook
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
 from praxis_sdk.jobs.collector.reading import NOT_A_FILE
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from praxis_sdk.jobs.environments import Environment
 
 DEFAULT_NAME: Final = "job.py"
-NOTEBOOK: Final = ".ipynb"
 _NO_MODULE: Final = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,99})[.']")
 
 
@@ -55,7 +52,7 @@ class PythonAdapter(RuntimeAdapter):
                 "name": name,
                 "code": code,
                 "argv": payload.argv,
-                **_way_to_run(payload, name),
+                **_package(payload, name),
                 "parameters": payload.parameters,
                 "inputs": input_values(payload),
             },
@@ -107,11 +104,9 @@ class PythonAdapter(RuntimeAdapter):
         return f"the environment {environment.env_version} has no module '{asked_for}' ({remedy})"
 
 
-def _way_to_run(payload: JobPayload, name: str) -> dict[str, str]:
-    """Return what the harness must know of a module, a notebook, or a script in a folder."""
-    if payload.module is not None:
-        module = payload.module
-        return {"package": module if name.endswith("/__main__.py") else module.rpartition(".")[0]}
-    if name.endswith(NOTEBOOK):
-        return {"notebook": inspect.getsource(notebook)}
-    return {}
+def _package(payload: JobPayload, name: str) -> dict[str, str]:
+    """Return the package that a module belongs to; nothing for a script."""
+    if payload.module is None:
+        return {}
+    module = payload.module
+    return {"package": module if name.endswith("/__main__.py") else module.rpartition(".")[0]}

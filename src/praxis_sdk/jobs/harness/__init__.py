@@ -23,7 +23,7 @@ import random
 import signal
 import sys
 
-from praxis_sdk.jobs.harness import ending, figures, script, tracebacks, values
+from praxis_sdk.jobs.harness import cells, ending, figures, script, tracebacks, values
 from praxis_sdk.jobs.harness.tracebacks import MAX_TRACEBACK_CHARS
 
 TYPE_CHECKING = False
@@ -208,7 +208,8 @@ def outcome(order: dict[str, Any], folder: str, owner: int) -> tuple[int, dict[s
 
 def scripted(order: dict[str, Any], folder: str) -> script.Script:
     """Return the script that an order holds."""
-    return script.Script(
+    kind = cells.Notebook if order["name"].endswith(".ipynb") else script.Script
+    return kind(
         order["name"],
         order["code"],
         folder,

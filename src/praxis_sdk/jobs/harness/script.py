@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_FUTURES = 0x1FE0000  # the bits of a code object that `from __future__ import` sets (PyCF_MASK)
+FUTURES = 0x1FE0000  # the bits of a code object that `from __future__ import` sets (PyCF_MASK)
 _COROUTINE, _TAKES_KEYWORDS = 0x80, 0x08
 _Definition = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -94,10 +94,10 @@ class Script:
             )
         split = 0 if defined is None or not (self.parameters and runs_itself) else defined + 1
         first, second = self._compile(body[:split]), None
-        flags = first.co_flags & _FUTURES
+        flags = first.co_flags & FUTURES
         second = self._compile(body[split:], flags)
         if not split:
-            flags = second.co_flags & _FUTURES
+            flags = second.co_flags & FUTURES
         ending = None if last is None else self._compile(last.value, flags)
         try:
             if split:

@@ -1,8 +1,7 @@
-"""Notebooks: from the bytes of an `.ipynb` file to its cells of Python; it imports nothing of Praxis.
+"""Notebooks: from the bytes of an `.ipynb` file to its cells of Python.
 
 The command line reads a notebook with it before the job is made, so that a mistake is told at once. The job reads it
-again with the same source, which goes along: a notebook that came by another way is a stranger's data, and is parsed
-inside the sandbox alone.
+again: a notebook that came by another way is a stranger's data, and is parsed inside the sandbox alone.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import io
 import json
 import re
 import tokenize
+from dataclasses import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,23 @@ class NotebookError(Exception):
     """It is no notebook that can be run; the message is one line, with the remedy behind '; '."""
 
 
-def read_cells(data: bytes) -> list[tuple[int, str]]:
-    """Return the cells of code, each with its number among them, from 1.
+@dataclass(frozen=True)
+class Cell:
+    """A cell of code.
+
+    Args:
+        number: among the cells of code, from 1.
+        source: its text.
+        holds_parameters: whether it has the tag by which a notebook says where its parameters are.
+    """
+
+    number: int
+    source: str
+    holds_parameters: bool = False
+
+
+def read_cells(data: bytes) -> list[Cell]:
+    """Return the cells of code.
 
     Args:
         data: the file; nbformat 3 or 4, for Python.
@@ -41,7 +56,7 @@ def read_cells(data: bytes) -> list[tuple[int, str]]:
     Raises:
         NotebookError: it is no such notebook, or a cell holds what only IPython understands.
     """
-    found: list[tuple[int, str]] = []
+    found: list[Cell] = []
     for cell in _cells(_document(data)):
         if not isinstance(cell, dict) or cell.get("cell_type") not in (
             "code",
@@ -55,14 +70,16 @@ def read_cells(data: bytes) -> list[tuple[int, str]]:
             source = _source(cell)
             number = len(found) + 1
             _refuse_magics(source, number)
-            found.append((number, source))
+            found.append(Cell(number, source, "parameters" in _tags(cell)))
     return found
 
 
 def without_outputs(data: bytes) -> str:
     """Return the same notebook with nothing but its cells of code, as nbformat 4."""
     cells = [cell for cell in _cells(_document(data)) if cell.get("cell_type") == "code"]
-    kept = [{"cell_type": "code", "source": _source(cell)} for cell in cells]
+    kept = [
+        {"cell_type": "code", "metadata": {"tags": _tags(cell)}, "source": _source(cell)} for cell in cells
+    ]
     return json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": kept}, ensure_ascii=False)
 
 
@@ -94,7 +111,12 @@ def _cells(document: dict[str, Any]) -> list[Any]:
         sheets = document.get("worksheets")
         if not isinstance(sheets, list) or not all(isinstance(sheet, dict) for sheet in sheets):
             raise NotebookError("not a notebook: 'worksheets' is no list; save it again with Jupyter")
-        cells = [cell for sheet in sheets for cell in sheet.get("cells") or []]
+        parts = [sheet.get("cells", []) for sheet in sheets]
+        cells = (
+            [cell for part in parts for cell in part]
+            if all(isinstance(part, list) for part in parts)
+            else None
+        )
     if not isinstance(cells, list):
         raise NotebookError("not a notebook: 'cells' is no list; save it again with Jupyter")
     return cells
@@ -107,6 +129,12 @@ def _source(cell: dict[str, Any]) -> str:
     if not isinstance(source, str):
         raise NotebookError("not a notebook: the source of a cell is no text; save it again with Jupyter")
     return source
+
+
+def _tags(cell: dict[str, Any]) -> list[str]:
+    metadata = cell.get("metadata")
+    tags = metadata.get("tags") if isinstance(metadata, dict) else None
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def _refuse_magics(source: str, number: int) -> None:
