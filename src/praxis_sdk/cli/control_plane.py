@@ -94,21 +94,21 @@ class Control:
         return able.issuperset(kinds)
 
 
-def kinds_of(home: Home, metrics: JobMetrics | None = None) -> Kinds:
+def kinds_of(home: Home, metrics: JobMetrics | None = None, job_limits: Iterable[str] = ()) -> Kinds:
     """Make the kinds of work that this installation runs; the caller closes them.
 
     Args:
         home: of the user.
         metrics: told of each job that ended; None: nobody counts.
+        job_limits: the most that jobs may ask for, `NAME=VALUE` each, beside what the environment says.
     """
     from praxis_sdk.control.kinds import Kinds
     from praxis_sdk.control.kinds.job import JobKind
     from praxis_sdk.control.kinds.tool import ToolKind
     from praxis_sdk.execution.engine import builtin_engines
 
-    return Kinds(
-        JobKind(home.executor, metrics=metrics), ToolKind(builtin_engines, secrets=home.secret_sources)
-    )
+    jobs = JobKind(home.executor, ceiling=lambda: home.job_limits(job_limits), metrics=metrics)
+    return Kinds(jobs, ToolKind(builtin_engines, secrets=home.secret_sources))
 
 
 @contextlib.asynccontextmanager

@@ -60,6 +60,7 @@ def exec_(
     ] = None,
     timeout: job_options.Timeout = None,
     cpu_time: job_options.CpuTime = None,
+    collect_time: job_options.CollectTime = None,
     memory: job_options.Memory = None,
     processes: job_options.Processes = None,
     file_size: job_options.FileSize = None,
@@ -102,6 +103,7 @@ def exec_(
     limits: dict[str, str | int | None] = {
         "wall_s": timeout,
         "cpu_s": cpu_time,
+        "collect_s": collect_time,
         "memory_bytes": memory,
         "processes": processes,
         "file_size_bytes": file_size,
@@ -132,6 +134,7 @@ def exec_(
     request = read_request(said, lambda line: None if quiet else streams.say(line, "doubt"))
     streams.reserve_stdout()
     home = Home.of_user()
+    request.check().limits.within(home.job_limits())  # before anything is built for it
     delivered: list[Delivered] = []
     run = JobRun(home, streams, show=not as_json, quiet=quiet)
 

@@ -3,12 +3,13 @@
 PRAXIS_HOME         the folder; unless set, $XDG_DATA_HOME/praxis, or ~/.local/share/praxis
 PRAXIS_ARTIFACTS    where artifacts are: s3://bucket/prefix or a folder; unless set, `artifacts` in the home
 PRAXIS_SECRETS      the folder of secrets; unless set, `secrets` in the home
+PRAXIS_JOB_LIMITS   the most that jobs may ask for: memory_bytes=4G,wall_s=1h
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from praxis_sdk.jobs.artifacts import ArtifactStore
     from praxis_sdk.jobs.environments import Environment, EnvironmentStore
     from praxis_sdk.jobs.executor import JobExecutor
+    from praxis_sdk.jobs.limits import JobLimits
     from praxis_sdk.jobs.results import ResultStore
     from praxis_sdk.secrets import SecretProvider, SecretSources
 
+JOB_LIMITS_VARIABLE: Final = "PRAXIS_JOB_LIMITS"
 ARTIFACTS_VARIABLE: Final = "PRAXIS_ARTIFACTS"
 
 
@@ -113,6 +116,20 @@ class Home:
         from praxis_sdk.jobs.results import ResultStore
 
         return ResultStore(self.path)
+
+    def job_limits(self, more: Iterable[str] = ()) -> JobLimits:
+        """Return the most that jobs may ask for here.
+
+        Args:
+            more: `NAME=VALUE` each, which take precedence over the variable.
+
+        Raises:
+            ValidationError: `PRAXIS_JOB_LIMITS` or one of them is not acceptable.
+        """
+        from praxis_sdk.jobs.limits import read_ceiling
+
+        given = filter(str.strip, os.environ.get(JOB_LIMITS_VARIABLE, "").split(","))
+        return read_ceiling(more, "--job-limit", read_ceiling(given, JOB_LIMITS_VARIABLE))
 
     def executor(self) -> JobExecutor:
         """Make an executor of jobs; the caller closes it."""

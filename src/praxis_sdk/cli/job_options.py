@@ -28,6 +28,10 @@ Timeout = Annotated[
     str | None, typer.Option("--timeout", metavar="TIME", help="End it after this time: 90, 90s, 5m.")
 ]
 CpuTime = Annotated[str | None, typer.Option("--cpu-time", metavar="TIME", help="Processor time.")]
+CollectTime = Annotated[
+    str | None,
+    typer.Option("--collect-time", metavar="TIME", help="Processor time for reading what it leaves."),
+]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory: 512M, 2G.")]
 Processes = Annotated[
     int | None, typer.Option("--processes", metavar="N", help="Processes and threads at once.")

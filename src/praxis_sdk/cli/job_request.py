@@ -27,6 +27,7 @@ SCHEMA_VERSION: Final = "1.0"
 LIMIT_OPTIONS: Final[Mapping[str, str]] = {
     "wall_s": "--timeout",
     "cpu_s": "--cpu-time",
+    "collect_s": "--collect-time",
     "memory_bytes": "--memory",
     "processes": "--processes",
     "file_size_bytes": "--file-size",

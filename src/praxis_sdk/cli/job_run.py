@@ -92,6 +92,7 @@ class JobRun:
         payload = await make()
         kind = JobKind(
             self._home.executor,
+            ceiling=self._home.job_limits,
             listen=self._hear if self._show else None,
             tell=lambda _, line: self.tell(line),
         )

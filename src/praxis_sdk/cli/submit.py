@@ -56,6 +56,7 @@ def submit(
     module: job_options.Module = None,
     stdin: job_options.Stdin = None,
     cpu_time: job_options.CpuTime = None,
+    collect_time: job_options.CollectTime = None,
     memory: job_options.Memory = None,
     processes: job_options.Processes = None,
     file_size: job_options.FileSize = None,
@@ -182,6 +183,7 @@ def submit(
             limits={
                 "wall_s": timeout,
                 "cpu_s": cpu_time,
+                "collect_s": collect_time,
                 "memory_bytes": memory,
                 "processes": processes,
                 "file_size_bytes": file_size,

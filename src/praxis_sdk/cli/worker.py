@@ -42,6 +42,12 @@ def worker(
             metavar="N", min=1, max=100_000, help="Let the slots grow to N and shrink again by use."
         ),
     ] = None,
+    job_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MAX", help="The most that a job may ask for: memory_bytes=4G; repeatable."
+        ),
+    ] = None,
     metrics_port: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve /metrics for Prometheus.")
     ] = None,
@@ -72,9 +78,11 @@ def worker(
         slots=slots,
         most_slots=_most_slots(slots, max_slots),
         offered={name: amount for name, amount in amounts.items() if amount is not None},
+        job_limits=job_limit or (),
         metrics=read_address(metrics_port) if metrics_port is not None else None,
     )
     chosen = ChosenStore.of_user(store)
+    chosen.home.job_limits(job_limit or ())  # a mistake is told before anything begins
     streams.reserve_stdout()
 
     def say(line: str) -> None:

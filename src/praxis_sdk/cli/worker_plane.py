@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ def worker_plane(
     slots: int | None = None,
     most_slots: int = 0,
     offered: Mapping[str, Any] = MappingProxyType({}),
+    job_limits: Sequence[str] = (),
     metrics: ControlMetrics | None = None,
     stalled: Callable[[float], None] | None = None,
 ) -> ControlPlane:
@@ -34,6 +35,7 @@ def worker_plane(
         slots: attempts at once at most; None: many per core.
         most_slots: how many they may become where they are used up; 0: they stay.
         offered: amounts in place of what this host has, by the fields of `Resources`.
+        job_limits: the most that jobs may ask for, `NAME=VALUE` each.
         metrics: counts what happens here; None: nobody counts.
         stalled: as in `PlaneOptions`.
 
@@ -49,5 +51,5 @@ def worker_plane(
         telemetry=Telemetry.from_environment(os.environ),
         stalled=stalled,
     )
-    kinds = kinds_of(control.home, metrics.jobs if metrics is not None else None)
+    kinds = kinds_of(control.home, metrics.jobs if metrics is not None else None, job_limits)
     return ControlPlane(control.store, kinds, options, clock=control.clock, liveness=control.liveness)

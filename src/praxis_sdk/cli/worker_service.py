@@ -36,6 +36,7 @@ class WorkerRequest:
         slots: attempts at once at most; None: many per core.
         most_slots: how many they may become; 0: they stay.
         offered: amounts in place of what this host has, by the fields of `Resources`.
+        job_limits: the most that jobs may ask for, `NAME=VALUE` each.
         metrics: where its numbers are served; None: nowhere.
     """
 
@@ -43,6 +44,7 @@ class WorkerRequest:
     slots: int | None
     most_slots: int
     offered: Mapping[str, float | int]
+    job_limits: Sequence[str]
     metrics: tuple[str, int] | None
 
 
@@ -102,6 +104,7 @@ class _Service:
                 slots=request.slots,
                 most_slots=request.most_slots,
                 offered=request.offered,
+                job_limits=request.job_limits,
                 metrics=numbers,
                 stalled=_end_at_once,
             )

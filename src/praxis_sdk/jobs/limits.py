@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
+import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.sandbox import KilledBy
 from praxis_sdk.sandbox import Limits as SandboxLimits
-from praxis_sdk.units import parse_bytes, parse_seconds
+from praxis_sdk.units import format_bytes, parse_bytes, parse_seconds
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
 _SIZE_PATTERN: Final = r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
+_NUMBER: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _DURATION_PATTERN: Final = r"^\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*([mM][sS]|[sSmMhHdD])?\s*$"
 
 
@@ -144,10 +146,70 @@ class JobLimits(JobPart):
         for name in type(self).model_fields:
             asked, granted = getattr(self, name), getattr(ceiling, name)
             if asked > granted:
+                shown = [_shown(name, amount) for amount in (asked, granted)]
                 raise ValidationError(
-                    f"payload.limits.{name}: {asked} is more than the {granted} that this executor grants",
+                    f"payload.limits.{name}: {shown[0]} is more than the {shown[1]} that this executor grants",
                     remedy="ask for less, or have the operator raise it",
                 )
+
+    def within(self, ceiling: JobLimits) -> JobLimits:
+        """Return these limits as an operator grants them: what was not asked for is lowered to what is granted.
+
+        Raises:
+            ValidationError: one that was asked for is higher; the message names it.
+        """
+        if ceiling == HIGHEST:
+            return self
+        lowered = {
+            name: granted
+            for name, granted in dict(ceiling).items()
+            if name not in self.model_fields_set and getattr(self, name) > granted
+        }
+        limits = self.model_copy(update=lowered)
+        limits.check_within(ceiling)
+        return limits
+
+
+def _shown(name: str, amount: float) -> str:
+    if name.endswith("_bytes"):
+        return format_bytes(int(amount))
+    return f"{amount:g} s" if name.endswith("_s") else f"{amount}"
+
+
+def _highest(name: str) -> Any:
+    return next(one.le for one in JobLimits.model_fields[name].metadata if hasattr(one, "le"))
+
+
+HIGHEST: Final = JobLimits(**{name: _highest(name) for name in JobLimits.model_fields})
+
+
+def read_ceiling(texts: Iterable[str], source: str, base: JobLimits = HIGHEST) -> JobLimits:
+    """Read the most that an operator grants.
+
+    Args:
+        texts: `NAME=VALUE` each, values as in a payload: `memory_bytes=4G`.
+        source: the option or variable that they come from, for messages.
+        base: what holds for limits that are not named.
+
+    Raises:
+        ValidationError: one is not acceptable; the message names it.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or name not in JobLimits.model_fields:
+            raise ValidationError(
+                f"{source}: {text[:80]!r} does not name a limit and a value",
+                remedy=f"write NAME=VALUE; limits are {', '.join(JobLimits.model_fields)}",
+            )
+        try:
+            # Counts and plain numbers are written as text here, and as numbers in a payload.
+            read = JobLimits.model_validate({name: float(value) if _NUMBER.fullmatch(value) else value})
+        except pydantic.ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValidationError(f"{source}: {name}: {value[:40]!r} {reason}") from error
+        values[name] = getattr(read, name)
+    return base.model_copy(update=values)
 
 
 class LimitName(StrEnum):

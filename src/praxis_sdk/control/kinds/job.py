@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +10,7 @@ from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import StreamName
-from praxis_sdk.model import Draft, EventType, RetryPolicy, Usage
+from praxis_sdk.model import Draft, EventType, Execution, RetryPolicy, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode
 from praxis_sdk.store.changes import request_digest
@@ -18,6 +19,7 @@ from praxis_sdk.termination import Termination
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobPayload, JobResult
     from praxis_sdk.jobs.executor import JobExecutor
+    from praxis_sdk.jobs.limits import JobLimits
     from praxis_sdk.jobs.metrics import JobMetrics
 
 NAME: Final = "job"
@@ -37,6 +39,7 @@ class JobKind:
 
     Args:
         make_executor: makes the executor.
+        ceiling: returns the most that a job may ask for; None: what a payload can say.
         listen: called with each piece of output of an execution as it arrives, beside the log.
         tell: called with a line when a slow step of an execution begins, beside the log.
         metrics: told of each job that ended.
@@ -51,11 +54,13 @@ class JobKind:
         self,
         make_executor: Callable[[], JobExecutor],
         *,
+        ceiling: Callable[[], JobLimits] | None = None,
         listen: Listen | None = None,
         tell: Callable[[str, str], None] | None = None,
         metrics: JobMetrics | None = None,
     ) -> None:
         self._make_executor = make_executor
+        self._ceiling = functools.cache(ceiling or (lambda: None))  # read when the first job comes
         self._listen = listen
         self._tell = tell
         self._metrics = metrics
@@ -76,22 +81,31 @@ class JobKind:
                 remedy="python, latex and command come with Praxis; packages can add others",
             )
         kept = payload.to_json()
+        limits = self._granted(payload).limits
         return Plan(
             control=_control_of(payload, kept),
             request=kept,
             requirements=Resources(
                 cpu_cores=CPU_CORES,
-                memory_mb=-(-payload.limits.memory_bytes // _MIB),
-                storage_mb=-(-payload.limits.scratch_bytes // _MIB),
+                memory_mb=-(-limits.memory_bytes // _MIB),
+                storage_mb=-(-limits.scratch_bytes // _MIB),
             ),
             retry=RETRIES,
             version=payload.env_version or "",
             data_sources=tuple(payload.network),
         )
 
+    def _granted(self, payload: JobPayload) -> JobPayload:
+        """Return a payload with its limits as the operator grants them, or refuse it."""
+        ceiling = self._ceiling()
+        if ceiling is None:
+            return payload
+        return payload.model_copy(update={"limits": payload.limits.within(ceiling)})
+
     async def run(self, attempt: AttemptHandle) -> JobResult:
         """Run a job in a sandbox of its own."""
-        payload = _payload_of(attempt)
+        payload = self._granted(_payload_of(attempt))
+        payload = _with_more_memory(payload, attempt.execution, self._ceiling())
         if self._executor is None:
             self._executor = self._make_executor()
         execution_id, listen = attempt.execution.id, self._listen
@@ -178,7 +192,7 @@ def _without_output(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _payload_of(attempt: AttemptHandle) -> JobPayload:
-    """Return the payload of an attempt: named by its execution, with more of what it lacked the last time."""
+    """Return the payload of an attempt, named by its execution."""
     from praxis_sdk.jobs.payload import parse_payload
 
     execution = attempt.execution
@@ -186,12 +200,19 @@ def _payload_of(attempt: AttemptHandle) -> JobPayload:
     request = dict(execution.request)
     if request.get("job_id", "job") == "job":
         request["job_id"] = execution.id
-    payload = parse_payload(request)
+    return parse_payload(request)
+
+
+def _with_more_memory(payload: JobPayload, execution: Execution, ceiling: JobLimits | None) -> JobPayload:
+    """Return a payload with what the execution was granted after a failure for want of memory."""
     asked, granted = execution.terms.requirements.memory_mb, execution.granted.memory_mb
-    if granted > asked > 0:  # raised after a failure for want of resources
-        more = {"memory_bytes": payload.limits.memory_bytes * granted // asked}
-        payload = payload.model_copy(update={"limits": payload.limits.model_copy(update=more)})
-    return payload
+    if granted <= asked or asked <= 0:
+        return payload
+    memory_bytes = payload.limits.memory_bytes * granted // asked
+    if ceiling is not None:
+        memory_bytes = min(memory_bytes, ceiling.memory_bytes)
+    limits = payload.limits.model_copy(update={"memory_bytes": memory_bytes})
+    return payload.model_copy(update={"limits": limits})
 
 
 __all__ = ["NAME", "JobKind"]
