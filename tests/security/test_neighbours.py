@@ -3,7 +3,9 @@
 import asyncio
 import os
 import socket
+import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +48,7 @@ look('time', time.time() < 1e9)
 look('path', '/tmp' in sys.path or None in sys.meta_path or sys.modules.get('wave') is sys)
 look('environment', 'POISON' in os.environ or 'PYTHONPATH' in os.environ)
 look('umask', os.umask(0o22) != 0o22)
-look('files', os.listdir('/tmp') + os.listdir('/dev/shm') + [n for n in os.listdir('.') if n != '.praxis'])
+look('files', os.listdir('/tmp') + os.listdir('/dev/shm') + sorted(set(os.listdir('.')) - {'.praxis', 'job.py'}))
 look('shared memory', libc.shmget(0x50524158, 4096, 0o666) >= 0)
 look('messages', libc.msgget(0x50524158, 0o666) >= 0)
 look('semaphores', libc.semget(0x50524158, 1, 0o666) >= 0)
@@ -203,6 +205,18 @@ async def test_a_lock_on_shared_files_holds_nobody_up(laboratory: Laboratory) ->
         with pytest.raises(asyncio.CancelledError):
             await running
     await laboratory.nothing_is_left()
+
+
+async def test_what_tells_this_machine_from_others_is_not_shown(laboratory: Laboratory) -> None:
+    names = ("cmdline", "diskstats", "locks", "partitions", "sys/kernel/random/boot_id", "self/cgroup")
+    code = f"{{name: open('/proc/' + name).read() for name in {names!r}}}"
+    result = await laboratory.run(code=code)
+    shown = result.outputs
+    assert isinstance(shown, dict), result.stderr.text
+    assert {shown[name] for name in ("cmdline", "diskstats", "locks", "partitions")} == {""}
+    assert uuid.UUID(str(shown["sys/kernel/random/boot_id"]).strip()).version == 4
+    assert shown["sys/kernel/random/boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text()
+    assert {line.split(":")[2] for line in str(shown["self/cgroup"]).splitlines()} <= {"/"}
 
 
 async def test_the_environment_is_what_it_was(laboratory: Laboratory) -> None:

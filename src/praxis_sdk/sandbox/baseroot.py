@@ -18,6 +18,7 @@ import os
 import socket
 import stat
 import sys
+import uuid
 
 from praxis_sdk.sandbox import kernel
 
@@ -33,6 +34,15 @@ PYTHON_SHIM = "/run/praxis/bin"
 STAGE = "/run/praxis/stage"
 INLINE_DIRECTORY = "/run/praxis/input"
 LIBRARY = "/run/praxis/lib"
+# What /proc says of the machine itself and no program needs -> what is shown instead, a file of the root.
+NOTHING, BOOT_ID = "/run/praxis/nothing", "/run/praxis/boot_id"
+MASKED = (
+    ("/proc/cmdline", NOTHING),
+    ("/proc/diskstats", NOTHING),
+    ("/proc/locks", NOTHING),
+    ("/proc/partitions", NOTHING),
+    ("/proc/sys/kernel/random/boot_id", BOOT_ID),
+)
 TMP = "/tmp"
 WORKDIR = "/workspace"
 SHARED_MEMORY = "/dev/shm"
@@ -186,6 +196,8 @@ def _build_here(
     os.symlink(TMP, "var/tmp")
     for name, text in ETC_FILES.items():
         _write(f"etc/{name}", text.encode())
+    _write(NOTHING[1:], b"")
+    _write(BOOT_ID[1:], f"{uuid.UUID(bytes=os.urandom(16), version=4)}\n".encode())
     for path, content in copies.items():
         os.makedirs(os.path.dirname(path)[1:], exist_ok=True)
         _write(path[1:], content)

@@ -13,7 +13,7 @@ import signal
 import socket
 
 from praxis_sdk.sandbox import kernel, lockdown, loopback, mounts, verify, wire
-from praxis_sdk.sandbox.baseroot import SHARED_MEMORY, USER_ID, WORKDIR
+from praxis_sdk.sandbox.baseroot import MASKED, SHARED_MEMORY, USER_ID, WORKDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,6 +209,8 @@ def take_possession() -> None:
     os.setresuid(USER_ID, USER_ID, USER_ID)
     kernel.die_with_parent()  # after the change of ids, which clears it
     kernel.mount("proc", "/proc", "proc", _PROC_FLAGS, _PROC_OPTIONS)
+    for path, shown in MASKED:
+        kernel.mount(shown, path, None, kernel.MS_BIND)
 
 
 def expect(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
