@@ -49,9 +49,9 @@ _ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # The job that must succeed after every other: it looks for what its predecessor may have left, and reports it.
 NEXT_JOB = """
 import os
-left = sorted(f"{folder}/{name}" for folder in (".", "/tmp", "/dev/shm") for name in os.listdir(folder))
+left = [f"{folder}/{name}" for folder in (".", "/tmp", "/dev/shm") for name in os.listdir(folder)]
 others = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) not in (1, os.getpid())]
-[left, others, sorted(set(os.environ) & {"POISON", "LD_PRELOAD", "PYTHONPATH"})]
+[sorted(left), others, sorted(set(os.environ) & {"POISON", "LD_PRELOAD", "PYTHONPATH"})]
 """
 CLEAN = [["./.praxis", "./job.py"], [], []]
 

@@ -2,6 +2,7 @@
 
     python -m tests.soak --jobs 10000 --concurrency 8 --report .cache/soak.json
 
+As root it runs twice, the second time as an ordinary user.
 The hostile jobs are those of tests/security, each judged as there; between them run as many honest ones. At every
 look no job runs, and the executor must hold what it held at the first: processes, mounts, control groups,
 descriptors, temporary files. Memory may move, but not climb: the number of live objects is what tells, because the
@@ -10,6 +11,7 @@ allocator keeps what a burst has scattered.
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import gc
 import json
@@ -19,16 +21,39 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from tests.security import artifacts, files, kernel, memory, network, output, processes, python, results, tex
+from tests.security import (
+    artifacts,
+    files,
+    kernel,
+    memory,
+    network,
+    output,
+    processes,
+    python,
+    results,
+    test_shared_quotas,
+    tex,
+)
 from tests.security.case import OK, RAISES, Case
 from tests.security.laboratory import Census, Laboratory, private_kib
 
+QUOTAS = tuple(
+    Case(
+        f"all of {attack.name}",
+        {"code": test_shared_quotas.PROLOGUE + attack.code + "\nheld", **attack.fields},
+        OK,
+        limits={"cpu_s": 20, "memory_bytes": 256 << 20, **attack.fields.get("limits", {})},
+    )
+    for attack in test_shared_quotas.ATTACKS
+    if attack.name not in ("processes", "disks and the page cache")  # these do not end by themselves
+)
 THEMES = (artifacts, files, kernel, memory, network, output, processes, python, results)
 HONEST = (
     Case("a value", "1 + 1", OK, outputs=2),
@@ -46,6 +71,10 @@ MAX_HELPER_KIB_PER_1000_JOBS = 512
 MAX_EXECUTOR_KIB = 256 << 10  # free memory that is scattered is bounded by the largest burst
 MIN_LOOKS_FOR_SLOPE = 10
 MAX_FAILURES_KEPT = 20
+MAX_SECONDS_AS_USER = 24 * 3600.0
+MAX_CALLBACK_S = 0.05  # of processor time: while one runs, the event loop serves nobody else
+MAX_RESIDENT_GROWTH = 1.15  # from a fifth of the jobs to the last, beside what one burst scatters
+MAX_RESIDENT_NOISE_KIB = 16 << 10
 
 
 @dataclass
@@ -75,6 +104,12 @@ class Report:
     looks: list[Look] = field(default_factory=list)
     executor_blocks_per_1000_jobs: float = 0.0
     helper_kib_per_1000_jobs: float = 0.0
+    executor_kib_at_a_fifth: int = 0
+    executor_kib_at_the_end: int = 0
+    honest_jobs: int = 0
+    honest_jobs_harmed: int = 0
+    longest_callback_s: float = 0.0
+    longest_callback: str = ""
     failures: list[str] = field(default_factory=list)
     failure_count: int = 0
 
@@ -121,11 +156,43 @@ async def soak(laboratory: Laboratory, report: Report, every: int) -> None:
         _progress(report, look)
     report.executor_blocks_per_1000_jobs = _slope([(one.jobs, one.executor_blocks) for one in report.looks])
     report.helper_kib_per_1000_jobs = _slope([(one.jobs, one.helper_kib) for one in report.looks])
+    early = next(one for one in report.looks if one.jobs * 5 >= report.wanted_jobs)
+    report.executor_kib_at_a_fifth, report.executor_kib_at_the_end = (
+        early.executor_kib,
+        report.looks[-1].executor_kib,
+    )
+    if report.executor_kib_at_the_end > early.executor_kib * MAX_RESIDENT_GROWTH + MAX_RESIDENT_NOISE_KIB:
+        report.fail(
+            f"executor: {early.executor_kib} KiB at a fifth, {report.executor_kib_at_the_end} at the end"
+        )
+    if report.longest_callback_s > MAX_CALLBACK_S:
+        report.fail(
+            f"the event loop was held for {report.longest_callback_s:.3f} s by {report.longest_callback}"
+        )
     if len(report.looks) >= MIN_LOOKS_FOR_SLOPE:
         if report.executor_blocks_per_1000_jobs > MAX_BLOCKS_PER_1000_JOBS:
             report.fail(f"executor: {report.executor_blocks_per_1000_jobs:.0f} more objects in 1000 jobs")
         if report.helper_kib_per_1000_jobs > MAX_HELPER_KIB_PER_1000_JOBS:
             report.fail(f"helpers: {report.helper_kib_per_1000_jobs:.0f} more KiB in 1000 jobs")
+
+
+@contextlib.contextmanager
+def _callbacks_timed(report: Report) -> Iterator[None]:
+    """Measure the processor time of every callback of the event loop; what a busy machine takes does not count."""
+    run = asyncio.Handle._run
+
+    def timed(handle: Any) -> None:
+        began = time.thread_time()
+        run(handle)
+        took = time.thread_time() - began
+        if took > report.longest_callback_s:
+            report.longest_callback_s, report.longest_callback = took, repr(handle)[:500]
+
+    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        asyncio.Handle._run = run  # type: ignore[method-assign]
 
 
 async def _round(laboratory: Laboratory, report: Report, cases: list[Case]) -> None:
@@ -135,12 +202,15 @@ async def _round(laboratory: Laboratory, report: Report, cases: list[Case]) -> N
         for case in waiting:
             await _one(laboratory, report, case)
 
-    await asyncio.gather(*(worker() for _ in range(report.concurrency)))
+    # Only while jobs run: the census between the rounds is the soak's own work.
+    with _callbacks_timed(report):
+        await asyncio.gather(*(worker() for _ in range(report.concurrency)))
 
 
 async def _one(laboratory: Laboratory, report: Report, case: Case) -> None:
     from praxis_sdk.jobs.payload import parse_payload
 
+    report.honest_jobs += case in HONEST
     try:
         result = await laboratory.executor.run(
             parse_payload(case.payload(laboratory.job_id())), on_progress=lambda _: None
@@ -151,6 +221,7 @@ async def _one(laboratory: Laboratory, report: Report, case: Case) -> None:
         laboratory.check_verdict(case, result)
         laboratory.check_nothing_of_the_host(result)
     except Exception as error:  # noqa: BLE001 - whatever one job does, the soak goes on and tells
+        report.honest_jobs_harmed += case in HONEST
         report.fail(f"{case.name}: {type(error).__name__}: {error}")
 
 
@@ -174,7 +245,7 @@ def _trim() -> None:
 
 def _hostile() -> tuple[list[Case], list[Case]]:
     """Return the hostile jobs that end at once, and those that burn time until a limit ends them."""
-    quick: list[Case] = []
+    quick: list[Case] = list(QUOTAS)
     slow: list[Case] = list(tex.CASES)
     for case in (case for theme in THEMES for case in theme.CASES):
         verdicts = case.ends if isinstance(case.ends, tuple) else (case.ends,)
@@ -228,7 +299,10 @@ async def _main(arguments: argparse.Namespace) -> int:
     for failure in report.failures:
         print(f"soak: FAILED: {failure}")
     print(
-        f"soak: {report.jobs} jobs in {report.seconds:.0f} s, {report.failure_count} failures; memory per 1000 jobs: "
+        f"soak: {report.jobs} jobs in {report.seconds:.0f} s, {report.failure_count} failures, "
+        f"{report.honest_jobs_harmed} of {report.honest_jobs} honest jobs harmed, "
+        f"executor {report.executor_kib_at_a_fifth} KiB at a fifth and {report.executor_kib_at_the_end} at the end, "
+        f"longest callback {report.longest_callback_s * 1000:.0f} ms; memory per 1000 jobs: "
         f"executor {report.executor_blocks_per_1000_jobs:+.0f} objects, "
         f"helpers {report.helper_kib_per_1000_jobs:+.0f} KiB; report: {arguments.report}"
     )
@@ -241,9 +315,35 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--every", type=int, default=500, help="look for leaks after so many jobs")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--only-root", action="store_true", help="do not run all once more as an ordinary user"
+    )
     parser.add_argument("--report", type=Path, default=Path(".cache/soak.json"))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    return asyncio.run(_main(parser.parse_args()))
+    arguments = parser.parse_args()
+    status = asyncio.run(_main(arguments))
+    if os.geteuid() == 0 and not arguments.only_root:
+        status |= _again_as_ordinary_user(arguments)
+    return status
+
+
+def _again_as_ordinary_user(arguments: argparse.Namespace) -> int:
+    """Run the same jobs on an executor without privileges; its report lies beside the other."""
+    from devservices.ordinary_user import ordinary_user
+
+    with ordinary_user() as user:
+        report = user.home / "soak.json"
+        options = {name: getattr(arguments, name) for name in ("jobs", "concurrency", "every", "seed")}
+        command = [str(user.python), "-m", "tests.soak", "--report", str(report)]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        path = f"{user.environment.get('PYTHONPATH', '')}:{user.checkout}"
+        print("soak: once more, as an ordinary user", flush=True)
+        done = user.run(command, cwd=user.checkout, env={"PYTHONPATH": path}, timeout_s=MAX_SECONDS_AS_USER)
+        print(done.stdout + done.stderr, end="")
+        if report.exists():
+            beside = arguments.report.with_stem(f"{arguments.report.stem}-ordinary-user")
+            beside.write_text(report.read_text())
+    return done.returncode
 
 
 if __name__ == "__main__":
