@@ -270,7 +270,7 @@ class Laboratory:
             processes=len(list(descendants())),
             helpers=len(helpers),
             descriptors=own_descriptors(),
-            helper_descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in helpers),
+            helper_descriptors=sum(descriptors_of(pid) for pid in helpers),
             helper_mounts=sum(sandbox_mounts(self.home, pid) for pid in helpers),
             helper_kib=sum(private_kib(pid) for pid in helpers),
             host_mounts=sandbox_mounts(self.home),
@@ -315,6 +315,13 @@ def descendants() -> Iterator[int]:
         for child in parents.get(waiting.pop(), []):
             yield child
             waiting.append(child)
+
+
+def descriptors_of(pid: int) -> int:
+    """How many files a helper holds open; none where the kernel does not say, as of one that is changing its ids."""
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return 0
 
 
 def own_descriptors() -> Counter[str]:
