@@ -41,6 +41,7 @@ _FORMS: Final[tuple[tuple[Any, str], ...]] = (
     (fields.Text, "text"),
     (fields.Secret, "text"),
     (list[fields.VariableName], "list of names"),
+    (list[fields.OutputPattern], "list of patterns: `*.csv`"),
     (str, "text"),
 )
 _NAMED_FORMS: Final = {

@@ -441,3 +441,18 @@ def test_a_tool_ends_though_standard_input_does_not(write_contract: ContractWrit
     assert process.returncode == 0
     os.close(reading)
     os.close(writing)
+
+
+def test_output_files_go_where_the_caller_says(write_contract: ContractWriter, tmp_path: Path) -> None:
+    script = "mkdir sub; echo 1 > a.csv; echo 2 > sub/b.csv; echo 3 > c.txt"
+    path = write_contract(script, engine="sandbox", spec={"outputs": ["**/*.csv"]})
+    done = praxis("run", path, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "a.csv",
+        "sub/b.csv",
+    ]
+    assert b"a.csv (2 B)" in done.stderr
+    unsaid = praxis("run", path, cwd=tmp_path)
+    assert b"were not kept" in unsaid.stderr
+    assert b"a.csv" in unsaid.stderr

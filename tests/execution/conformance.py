@@ -415,6 +415,32 @@ class ProcessConformance(EngineConformance):
         assert outcome.stdout == "left one behind\n"
         assert processes_with(marker) == []
 
+    # -- output files
+
+    async def test_output_files_are_collected_from_a_fresh_writable_working_directory(
+        self, engine: ExecutionEngine, tmp_path: Path
+    ) -> None:
+        script = (
+            "import os\n"
+            "print(os.listdir('.'))\n"
+            "os.makedirs('plots/deep')\n"
+            "for name in ('a.csv', 'b.txt', 'plots/c.png', 'plots/deep/d.png', 'plots/e.csv'):\n"
+            "    open(name, 'w').write(name)\n"
+            "os.symlink('/etc/hostname', 'f.csv')\n"
+        )
+        contract = self.contract(script, outputs=["*.csv", "plots/**/*.png"])
+        outcome = await engine.run(contract, {"text": "t"}, RunContext(outputs=tmp_path / "out"))
+        assert outcome.stdout == "[]\n", outcome
+        assert outcome.succeeded, outcome
+        expected = {"a.csv", "plots/c.png", "plots/deep/d.png"}
+        kept = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+        assert kept == expected
+        assert {file.path for file in outcome.outputs} == expected
+        assert (tmp_path / "out/plots/deep/d.png").read_text() == "plots/deep/d.png"
+        assert outcome.exports.files == ()
+        told = await engine.run(contract, {"text": "t"})
+        assert any("were not kept" in note and "a.csv" in note for note in told.notes), told.notes
+
     # -- environment and arguments
 
     async def test_environment_is_an_allow_list(

@@ -79,6 +79,7 @@ class TestPublicNames:
             "arguments",
             "limits",
             "stdin",
+            "outputs",
         }
         assert spec.model_dump(exclude=ours) == {
             "image": "x", "command": [], "mounts": {}, "env": {}, "env_passthrough": [], "working_dir": None,
@@ -348,7 +349,7 @@ BEYOND_SCHEMA = (
     "not a JSON Schema", "is not a duration", "must be above 0 and at most", "is not a size", "is more than any host",
     "must be one line", "is not the name of an HTTP header", "is not among the properties", "valid integer",
     "Input should be greater than", "Input should be less than", "are the same field", "put quotes around it",
-    "is not a field of",
+    "is not a field of", "must be a path below the working directory",
 )  # fmt: skip
 
 JUNK = st.sampled_from(
@@ -381,7 +382,8 @@ GOOD_AND_BAD: dict[str, list[Any]] = {
     "runtime": ["runsc"], "user": ["1000:1000"], "tmpfs_size": ["1m"], "scratch_size": ["1m"],
     "file_size_limit": ["1m"], "namespace": ["a"], "service_account": ["a"],
     "arguments": ["argv", " Both ", "stdin", "words"],
-    "stdin": ["{{a}}", "x\0"], "shell": ["true"], "cwd": ["/a", "a\0"], "capture_output": [False],
+    "stdin": ["{{a}}", "x\0"], "outputs": [["*.csv", "a/**/b"], ["/a"], ["../a"], "*.csv"],
+    "shell": ["true"], "cwd": ["/a", "a\0"], "capture_output": [False],
     "address": ["http://h/mcp", "HTTP://h", "ftp://h", "http:///x", "http://h/a b"],
     "headers": [{"A": "b"}, ["A: b"], ["A"], {"A b": "c"}, {"A": "b\nc"}, ["A b: c"], {"A": 1.5}, ["A: b\nc"]],
     "auth_token": ["a", "a\nb"], "tool": ["a"], "transport": ["streamable-http", "sse"],

@@ -89,6 +89,10 @@ def run(
             "folder and the workspace. Repeatable.",
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where the contract's output files go."),
+    ] = None,
     stdin: Annotated[
         bool | None,
         typer.Option(
@@ -137,6 +141,7 @@ def run(
         context=RunContext(
             workspace=_workspace(workspace),
             allow_mounts=(contract.resolve().parent, *(path.resolve() for path in allow_mount or ())),
+            outputs=output,
             timeout_s=_timeout_s(timeout),
         ),
         trusted=trust,
@@ -210,6 +215,7 @@ class _ToolRun:
             listen=None if request.as_json else self._hear,
             tell=lambda _, line: self._tell_progress(line),
             stdin=request.stdin,
+            outputs=request.context.outputs,
             keep_output_bytes=HEAD_BYTES if request.as_json else KEEP_OUTPUT_BYTES,
             secrets=lambda: Home.of_user().secret_sources(given),
         )
@@ -254,6 +260,8 @@ class _ToolRun:
             self.tell(f"note: {note}")
         for file in outcome.exports.files[:_MAX_LINES]:
             self.tell(f"exported {PurePosixPath(file.mount, file.path)} ({format_bytes(file.size_bytes)})")
+        for file in outcome.outputs[:_MAX_LINES]:
+            self.tell(f"output {PurePosixPath(file.mount, file.path)} ({format_bytes(file.size_bytes)})")
         self.tell(_summary(outcome), "good" if outcome.succeeded else "bad")
 
 

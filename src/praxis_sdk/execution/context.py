@@ -34,6 +34,7 @@ class RunContext:
         allow_mounts: folders below which an untrusted contract may mount, beside the workspace.
         stdin: what the tool reads on standard input: bytes, or an open descriptor, which stays the caller's and
             is read as data comes; None for nothing.
+        outputs: folder for the files that match the contract's `outputs`; made where it is missing.
         timeout_s: wall-clock limit in seconds; replaces the contract's.
         on_output: called with each piece of output as it arrives; a future that it returns must be done before it
             is called again, and holds up the tool.
@@ -51,6 +52,7 @@ class RunContext:
     workspace: Path = field(default_factory=Path.cwd)
     allow_mounts: tuple[Path, ...] = ()
     stdin: bytes | int | None = None
+    outputs: Path | None = None
     timeout_s: float | None = None
     on_output: OutputListener | None = None
     keep_output_bytes: int | None = None
@@ -90,6 +92,8 @@ class RunContext:
                 known["workspace"] = Path(known["workspace"])
             if "allow_mounts" in known:
                 known["allow_mounts"] = tuple(Path(path) for path in known["allow_mounts"])
+            if known.get("outputs") is not None:
+                known["outputs"] = Path(known["outputs"])
             if known.get("timeout_s") is not None:
                 known["timeout_s"] = parse_seconds(known["timeout_s"])
             if "execution_id" in known:

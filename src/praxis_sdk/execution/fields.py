@@ -115,6 +115,12 @@ def _inside_path(value: object) -> object:
     return _text(value)
 
 
+def _output_pattern(value: object) -> object:
+    if isinstance(value, str) and (not value or value.startswith("/") or ".." in value.split("/")):
+        raise ValueError("must be a path below the working directory; write for example '*.csv'")
+    return _text(value)
+
+
 def _words(value: object) -> object:
     """Split a command given as one string; scalars inside a list become strings."""
     if isinstance(value, str):
@@ -263,6 +269,9 @@ Delivery = Annotated[
     Literal["env", "argv", "both", "stdin"],
     BeforeValidator(_word),
     _as(type="string", pattern=any_case("env", "argv", "both", "stdin")),
+]
+OutputPattern = Annotated[
+    str, BeforeValidator(_output_pattern), _as(type="string", pattern="^[^/\\x00][^\\x00]*$")
 ]
 VariableName = Annotated[str, BeforeValidator(_variable_name), _as(type="string", pattern="^[^=\\x00]+$")]
 Variables = Annotated[

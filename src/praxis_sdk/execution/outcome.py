@@ -147,6 +147,7 @@ class ToolOutcome:
         duration_s: wall-clock time from launch to end, in seconds.
         usage: processor time and memory.
         exports: what changed in read-write mounts.
+        outputs: the files that matched the contract's `outputs`, and where they are.
         failure: why it did not succeed; None when it did.
         notes: what the caller should know: another engine ran it, a limit is enforced differently.
     """
@@ -172,6 +173,7 @@ class ToolOutcome:
     duration_s: float = 0.0
     usage: ResourceUsage = ResourceUsage()
     exports: Exports = field(default_factory=Exports)
+    outputs: tuple[ExportedFile, ...] = ()
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
 

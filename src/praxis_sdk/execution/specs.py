@@ -20,6 +20,7 @@ from praxis_sdk.execution.fields import (
     Image,
     InsidePath,
     MountMap,
+    OutputPattern,
     Seconds,
     Secret,
     Size,
@@ -95,6 +96,11 @@ class ProcessEngineSpec(EngineSpec):
     stdin: Text | None = Field(
         None,
         description="Text for standard input, with {{name}} for arguments; else it is the caller's to give.",
+    )
+    outputs: list[OutputPattern] = Field(
+        default_factory=list,
+        description="Files to collect from the working directory, which is then fresh and writable: '*.csv', "
+        "'plots/**/*.png'.",
     )
     env: Variables = Field(default_factory=dict, description="Environment variables to set.")
     env_passthrough: list[VariableName] = Field(

@@ -57,6 +57,7 @@ class ToolKind:
         keep_output_bytes: as in `RunContext`.
         secrets: says where this worker finds secrets, when a tool needs some; nowhere unless given.
         stdin: a descriptor from which the tool reads, for a kind that runs one execution of this process.
+        outputs: the folder for the files that match a contract's `outputs`; likewise.
     """
 
     name = NAME
@@ -72,12 +73,14 @@ class ToolKind:
         keep_output_bytes: int = KEEP_OUTPUT_BYTES,
         secrets: Callable[[], SecretSources] = SecretSources,
         stdin: int | None = None,
+        outputs: Path | None = None,
     ) -> None:
         self._make_registry = make_registry
         self._secrets = secrets
         self._listen = listen
         self._tell = tell
         self._stdin = stdin
+        self._outputs = outputs
         self._keep_output_bytes = keep_output_bytes
         self._registry: EngineRegistry | None = None
 
@@ -158,6 +161,7 @@ class ToolKind:
             workspace=Path(request.get("workspace") or "."),
             allow_mounts=tuple(Path(path) for path in request.get("allow_mounts") or ()),
             stdin=self._stdin,
+            outputs=self._outputs,
             timeout_s=request.get("timeout"),
             on_output=heard,
             on_progress=told,

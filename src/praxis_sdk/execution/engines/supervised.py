@@ -23,6 +23,7 @@ from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_str
 from praxis_sdk.execution.invocation import Invocation, prepare
 from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify, written
 from praxis_sdk.execution.output import TAIL_BYTES, OutputCapture
+from praxis_sdk.execution.output_files import OutputFolder, check_outputs
 from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
 from praxis_sdk.log import get_logger
@@ -117,14 +118,19 @@ class SupervisedEngine(ExecutionEngine):
         ctx.ended(Termination(evidence="nothing of it was started"))  # a launch that fails leaves nothing
         events.info("tool.started", timeout_s=invocation.timeout_s)
         began = time.monotonic()
+        check_outputs(invocation.spec, invocation.mounts)
+        folder = OutputFolder(invocation)
         try:
-            outcome = await self._supervise(invocation, capture, began)
+            outcome = await self._supervise(folder.invocation, capture, began)
+            outcome = await asyncio.to_thread(folder.collect, outcome) if folder.used else outcome
         except BaseException as error:
             # The flow is told, whatever interrupts it; what the error says may hold arguments.
             events.info(
                 "tool.aborted", error=type(error).__name__, duration_s=round(time.monotonic() - began, 6)
             )
             raise
+        finally:
+            folder.close()
         events.info(
             "tool.ended",
             status=str(outcome.status),
