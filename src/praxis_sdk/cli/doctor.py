@@ -77,16 +77,20 @@ async def _examine() -> Examination:
 
 
 async def _try_sandbox() -> tuple[str, str]:
-    """Run a tool in the sandbox; returns what went wrong and what to do about it."""
+    """Run a tool in the sandbox, and attack one from inside; returns what went wrong and what to do about it."""
     from praxis_sdk.cli.interrupts import uninterrupted
     from praxis_sdk.execution.context import RunContext
     from praxis_sdk.execution.contracts import EngineType, ToolContract
     from praxis_sdk.execution.engine import SandboxExecutionEngine
+    from praxis_sdk.sandbox import Launcher, canary
 
     trial = ToolContract(name="doctor", engine=EngineType.SANDBOX, engine_spec={"command": ["true"]})
     engine = SandboxExecutionEngine()
     try:
         outcome = await engine.run(trial, {}, RunContext(timeout_s=30))
+        if outcome.failure is None:  # what a job's sandbox has to withstand before the first job is let in
+            async with await Launcher.start() as launcher:
+                await canary.check(launcher)
     except PlatformError as error:
         return error.message, error.remedy
     finally:

@@ -89,7 +89,7 @@ async def _proven(environment: Environment) -> Launcher:
     """
     launcher = await Launcher.start(zygote=zygote_of(environment))
     try:
-        await canary.check(launcher, zygote=True)
+        await canary.check(launcher, zygote=True, shown=[str(environment.base_prefix)])
     except BaseException:
         await launcher.close()
         raise

@@ -93,7 +93,7 @@ def _attempts(target: dict[str, Any]) -> Iterator[Callable[[], str]]:
     yield lambda: _environment(target["secret"])
     yield lambda: "the host's name is visible" if socket.gethostname() == target["hostname"] else ""
     for path in (*_OPEN, *target["files"]):
-        yield lambda path=path: _opened(path, target["own_proc"])  # type: ignore[misc]
+        yield lambda path=path: _opened(path, target["own_proc"], target["shown"])  # type: ignore[misc]
     for path in _WRITE_TO:
         yield lambda path=path: _created(path)  # type: ignore[misc]
     for path in _OVERWRITE:
@@ -143,14 +143,28 @@ def _environment(secret: str) -> str:
     return ""
 
 
-def _opened(path: str, own: bool) -> str:
+def _opened(path: str, own: bool, shown: list[str]) -> str:
     if own and path.startswith("/proc/1/"):
         return ""  # process 1 is the job itself
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
     except OSError:
         return ""
-    return f"{path} can be read"
+    below = [one for one in shown if one.startswith(f"{path}/")]
+    return _more_than(path, below) if below else f"{path} can be read"
+
+
+def _more_than(path: str, shown: list[str]) -> str:
+    """Look for anything in a folder but the way to what has to be shown below it."""
+    for name in os.listdir(path):
+        place = f"{path}/{name}"
+        below = [one for one in shown if one.startswith(f"{place}/")]
+        if place not in shown and not below:
+            return f"{place} can be read"
+        found = _more_than(place, below) if place not in shown else ""
+        if found:
+            return found
+    return ""
 
 
 def _created(directory: str) -> str:

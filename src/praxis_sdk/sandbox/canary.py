@@ -13,13 +13,14 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from praxis_sdk.errors import IsolationUnavailable
 from praxis_sdk.sandbox import attack, wire
+from praxis_sdk.sandbox.baseroot import interpreter_prefix
 from praxis_sdk.sandbox.client import Launcher
 from praxis_sdk.sandbox.policy import Limits, Policy
 from praxis_sdk.sandbox.run import Sandbox
@@ -33,12 +34,13 @@ _VARIABLE: Final = "PRAXIS_CANARY"
 Start = Callable[[int, int], Awaitable[Sandbox]]
 
 
-async def check(launcher: Launcher, *, zygote: bool = False) -> None:
+async def check(launcher: Launcher, *, zygote: bool = False, shown: Sequence[str] = ()) -> None:
     """Attack a fresh sandbox from inside.
 
     Args:
         launcher: where to start it.
         zygote: attack a child of the zygote instead of a command.
+        shown: folders of the host that the sandbox has to show, besides that of this interpreter.
 
     Raises:
         IsolationUnavailable: something got through, and is named; or the attack could not be carried out.
@@ -55,6 +57,8 @@ async def check(launcher: Launcher, *, zygote: bool = False) -> None:
 
     async with _planted() as target:
         target["own_proc"] = zygote
+        own = interpreter_prefix()
+        target["shown"] = [*shown, *([own] if own else [])]
         found = await _attack(forked if zygote else spawned, target)
     if found["breaches"]:
         raise IsolationUnavailable(
