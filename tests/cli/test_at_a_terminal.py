@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import struct
@@ -48,6 +49,29 @@ def test_escape_sequences_of_a_tool_are_shown_and_not_obeyed(
     status, shown = at_terminal("run", write_contract(script), "--quiet")
     assert status == 0
     assert shown == "\\x1b]0;owned\\x07\\x1b[2J\\x9bH 50%\n99%\n\\u202etxt\tgrün\n"
+
+
+def test_kept_output_is_shown_and_not_obeyed(write_contract: ContractWriter, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    contract = write_contract(r"printf '\033]0;owned\007\302\233H\342\200\256txt'")
+    submission = tmp_path / "batch.json"
+    request = {"contract": json.loads(contract.read_text()), "trusted": True}
+    submission.write_text(json.dumps({"name": "b", "submissions": [{"kind": "tool", "request": request}]}))
+    environ = environment(PRAXIS_HOME=home)
+    subprocess.run([*COMMAND, "batch", "submit", submission, "--wait"], env=environ, check=True)
+    listed = subprocess.run([*COMMAND, "ps", "--all", "--json"], env=environ, capture_output=True, check=True)
+    one = json.loads(listed.stdout)["executions"][0]["id"]
+    for words in (
+        ("logs", one),
+        ("logs", one, "--type", "log"),
+        ("logs", one, "--json"),
+        ("show", one),
+        ("show", one, "--json"),
+        ("batch", "report", "b"),
+    ):
+        status, shown = at_terminal(*words, PRAXIS_HOME=home)
+        assert status == 0, words
+        assert not set(shown) & set("\x1b\x07\x9b\u202e"), words
 
 
 def test_characters_cut_between_two_writes_are_put_together(

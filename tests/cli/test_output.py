@@ -242,3 +242,32 @@ def test_a_reader_that_stops_holds_the_work_up_and_fills_no_memory(
     assert int(said[-1]) < 20
     assert int(status.split("VmHWM:")[1].split()[0]) / 1024 < peak_mib(at_home, "ps") + 60
     assert at_home.json("ps", "--all")["executions"][0]["status"] == "timed_out"
+
+
+def test_an_equal_job_through_the_queue_names_its_artifacts(at_home: AtHome) -> None:
+    code = "open('table.csv', 'w').write('a,b\\n1,2\\n'); 5"
+    first = at_home("submit", "-c", code, "--wait").stderr.decode()
+    again = at_home("submit", "-c", code, "--wait").stderr.decode()
+    shown = [line for line in first.splitlines() if "table.csv" in line or "output: 5" in line]
+    assert len(shown) == 2
+    assert [line for line in again.splitlines() if line in shown] == shown
+
+
+def test_output_of_an_earlier_attempt_is_kept_apart(at_home: AtHome, tmp_path: Path) -> None:
+    code = "import os, sys; print('try', end=''); sys.stdout.flush(); os.kill(os.getpid(), 11)"
+    submission = {
+        "kind": "tool",
+        "request": {
+            "contract": {"name": "crash", "engine": "sandbox", "engineSpec": python(code)},
+        },
+        "retry": {"max_retries": 1, "first_pause_s": 0.1, "retry_on": ["crash"]},
+    }
+    file = tmp_path / "crash.json"
+    file.write_text(json.dumps(submission))
+    at_home("submit", file, "--wait")
+    found = at_home.json("show", the_id(at_home))
+    assert len(found["attempts"]) == 2
+    assert found["result"]["stdout"] == "try"
+    lines = at_home("logs", the_id(at_home), "--json").stdout.splitlines()
+    said = [json.loads(line) for line in lines]
+    assert [line["message"] for line in said if line["component"] == "work"] == ["try", "try"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,6 +12,7 @@ import typer
 
 from praxis_sdk.cli.chosen_store import StoreOption
 from praxis_sdk.cli.streams import Streams
+from praxis_sdk.cli.terminal import visible
 from praxis_sdk.errors import PlatformError, ValidationError
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def report(
         if chosen == "json":
             streams.emit_json(made.to_json())
         else:
-            streams.emit(text)
+            streams.emit(visible(text) if os.isatty(streams.result_fd) else text)
         return 0
     try:
         output.write_text(text, encoding="utf-8")
