@@ -22,6 +22,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 
 from praxis_sdk.jobs.harness import cells, ending, figures, script, tracebacks, values
 from praxis_sdk.jobs.harness.tracebacks import MAX_TRACEBACK_CHARS
@@ -81,16 +82,28 @@ def prepare() -> None:
 def rehearse() -> None:
     """Go through what every order needs, so that the interpreter has learnt it before the first order comes.
 
-    Nothing of the rehearsal is left for the job to see.
+    A child pays for every page that it is the first to write to, and the interpreter writes into the code that it
+    learns. Nothing of the rehearsal is left for the job to see.
     """
     if not _prepared:
         prepare()
-    order: dict[str, Any] = {"name": "rehearsal", "code": "None", "parameters": {}, "inputs": {}}
-    main_module = sys.modules["__main__"]
-    value, _ = scripted(_scan(_dumps(order), 0)[0], "/").run()
-    _dumps({"value": values.Converter(strict=True).convert(value)}).encode()
-    linecache.cache.pop("rehearsal", None)
-    sys.modules["__main__"] = main_module
+    kept = (sys.argv, sys.orig_argv, list(sys.path), sys.modules["__main__"], os.getcwd())
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        python = {"name": "rehearsal.py", "code": "None", "parameters": {}, "inputs": {}, "seed": 0}
+        header = _dumps({"files": [["rehearsal.py", 4, 0o644]], "python": python}).encode()
+        fd, writer = os.pipe()
+        os.write(writer, len(header).to_bytes(8, "big") + header + b"None")
+        os.close(writer)
+        act = begin(fd)
+        os.close(fd)
+        assert isinstance(act, functools.partial)
+        _, result = carry_out(*act.args)
+        result.restore()
+        ending.rehearse()
+        linecache.cache.pop("rehearsal.py", None)
+        sys.argv, sys.orig_argv, sys.path[:], sys.modules["__main__"], cwd = kept
+        os.chdir(cwd)
 
 
 def open_streams() -> None:
@@ -160,17 +173,24 @@ def receive(fd: int) -> dict[str, Any]:
 
 def run_python(order: dict[str, Any], folder: str) -> int:
     """Run Python code in a folder, write its result there, and come to the end of an interpreter."""
+    owner = os.getpid()
+    code, result = carry_out(order, folder)
+    # A fork of the job that came to its end has no result to keep.
+    ending.end(code, result.restore if os.getpid() == owner else None)
+
+
+def carry_out(order: dict[str, Any], folder: str) -> tuple[int, Result]:
+    """Run Python code and write its result; returns the exit code."""
     seed(order["seed"])
     sys.argv = [order["name"], *order.get("argv", ())]
     sys.orig_argv = [sys.executable, *sys.argv]
     sys.path[:0] = import_folders(order, folder)  # files that came with the job can be imported
     owner = os.getpid()
-    code, result = outcome(order, folder, owner)
-    if os.getpid() != owner:  # a fork of the job that came to its end; the result is the job's own
-        ending.end(code, lambda: None)
-    kept = Result(folder, result)
-    kept.write()
-    ending.end(code, kept.restore)
+    code, told = outcome(order, folder, owner)
+    result = Result(folder, told)
+    if os.getpid() == owner:
+        result.write()
+    return code, result
 
 
 def import_folders(order: dict[str, Any], folder: str) -> list[str]:

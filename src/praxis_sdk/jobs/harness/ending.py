@@ -68,10 +68,18 @@ def prepare() -> None:
     _unknown_preloaded = any(_is_unknown(module) for module in list(sys.modules.values()))
 
 
+def rehearse() -> None:
+    """Go through the end of a job that leaves nothing to be noticed."""
+    _flushed()
+    _would_be_noticed([sys.modules["__main__"], {}, []])
+    _flush_all(None)
+
+
 def join_threads() -> None:
     """Wait for the job's threads, and have its pools end theirs, as an interpreter does first of all."""
-    threading = sys.modules.get("threading")
-    if threading is None:
+    threading: Any = sys.modules.get("threading")
+    # Without any, to say so would only write to the pages of the library.
+    if threading is None or (len(threading._active) < 2 and not threading._threading_atexits):  # noqa: SLF001
         return
     try:
         threading._shutdown()  # noqa: SLF001 - likewise
@@ -80,7 +88,7 @@ def join_threads() -> None:
         sys.excepthook(*sys.exc_info())
 
 
-def end(code: int, before: Callable[[], None]) -> NoReturn:
+def end(code: int, before: Callable[[], None] | None) -> NoReturn:
     """End the process with an exit code, as an interpreter does.
 
     Args:
@@ -91,8 +99,12 @@ def end(code: int, before: Callable[[], None]) -> NoReturn:
         SystemExit: to be let through to the interpreter, which then does what is left to do.
     """
     _run_exit_functions()
-    before()
-    if _flushed() and not _would_be_noticed():
+    if before is not None:
+        before()
+    mark: list[object] = []
+    objects = gc.get_objects()
+    hidden = not any(one is mark for one in reversed(objects))  # the job has frozen its objects
+    if _flushed() and not hidden and not _would_be_noticed(objects):
         _flush_all(None)
         os._exit(code)
     # What the zygote made may hold what the job made, and a handler of ours holds half of the library.
@@ -126,14 +138,10 @@ def _flushed() -> bool:
     return True
 
 
-def _would_be_noticed() -> bool:
-    """Tell whether any code would run, or anything be written, if all objects were taken apart."""
-    mark: list[object] = []
-    objects = gc.get_objects()
+def _would_be_noticed(objects: list[Any]) -> bool:
+    """Tell whether any code would run, or anything be written, if these objects were taken apart."""
     if _unknown_preloaded or gc.callbacks or gc.get_debug() or sys.gettrace() or sys.getprofile():
         return True
-    if not any(one is mark for one in reversed(objects)):
-        return True  # the job has frozen its objects, which hides them
     looks: dict[type, Callable[[Any], bool]] = {}
     for kind in set(map(type, objects)) - _harmless:
         look = _look_for(kind)

@@ -48,8 +48,10 @@ def save_open() -> list[str]:
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return []
-    names = [name for figure, number in _open_figures() if (name := save_one(figure, number))]
-    pyplot.close("all")
+    still_open = _open_figures()
+    names = [name for figure, number in still_open if (name := save_one(figure, number))]
+    if still_open:
+        pyplot.close("all")
     return names
 
 

@@ -85,25 +85,28 @@ class Script:
         tree: Any = compile(self.source, self.name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
         body = tree.body
         last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-        whole = body if last is None else [*body, last]
-        runs_itself = any(True for _ in _calls_of_main(whole)) or any(map(_is_main_guard, body))
-        defined = next((at for at in reversed(range(len(body))) if _defines_main(body[at])), None)
+        runs_itself, defined = False, None
+        if "main" in self.source:
+            whole = body if last is None else [*body, last]
+            runs_itself = any(True for _ in _calls_of_main(whole)) or any(map(_is_main_guard, body))
+            defined = next((at for at in reversed(range(len(body))) if _defines_main(body[at])), None)
         if self.parameters and not self._reads_parameters():
+            whole = body if last is None else [*body, last]
             check_parameters(
                 body, whole, defined, self.parameters, runs_itself=runs_itself, source=self.source
             )
         split = 0 if defined is None or not (self.parameters and runs_itself) else defined + 1
-        first, second = self._compile(body[:split]), None
-        flags = first.co_flags & FUTURES
-        second = self._compile(body[split:], flags)
-        if not split:
-            flags = second.co_flags & FUTURES
+        flags, pieces = 0, []
+        for piece in (body[:split], body[split:]):
+            if piece:
+                pieces.append(self._compile(piece, flags))
+                flags |= pieces[-1].co_flags & FUTURES
         ending = None if last is None else self._compile(last.value, flags)
         try:
-            if split:
-                self._evaluate(first)
-                _set_defaults(self.module.main, self.parameters, tolerant=self._reads_parameters())
-            self._evaluate(second)
+            for piece in pieces:
+                self._evaluate(piece)
+                if split and piece is pieces[0]:
+                    _set_defaults(self.module.main, self.parameters, tolerant=self._reads_parameters())
             if ending is not None and (value := self._evaluate(ending)) is not None:
                 return value, False
             entry = getattr(self.module, "main", None)
