@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from praxis_sdk.control.failure_policy import of_job
 from praxis_sdk.jobs.executor import JobExecutor
 from praxis_sdk.jobs.result import JobResult
-from praxis_sdk.states import FailureCategory
+from praxis_sdk.states import ErrorType, FailureCategory
 from tests.jobs.conftest import payload
 
 Run = Callable[..., Awaitable[JobResult]]
@@ -146,6 +148,68 @@ async def test_the_value_outlives_what_a_job_does_at_its_end(run: Run, code: str
 )
 async def test_the_exit_code_is_an_interpreters(run: Run, code: str, exit_code: int) -> None:
     assert (await run(code)).exit_code == exit_code
+
+
+SELF = "import os, signal, time, faulthandler, ctypes\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "SIGTERM"),
+        ("os.kill(0, signal.SIGKILL)", "SIGKILL"),
+        (
+            "os.killpg(os.getpgrp(), signal.SIGINT) if signal.signal(signal.SIGINT, signal.SIG_DFL) else 0",
+            "SIGINT",
+        ),
+        ("os.abort()", "SIGABRT"),
+        ("signal.raise_signal(signal.SIGUSR1)", "SIGUSR1"),
+        ("signal.alarm(1); signal.pause()", "SIGALRM"),
+        ("ctypes.string_at(0)", "SIGSEGV"),
+        ("if os.fork() == 0: os.kill(1, signal.SIGHUP)\nelse: signal.pause()", "SIGHUP"),
+        ("import atexit; atexit.register(os.kill, os.getpid(), 9)", "SIGKILL"),
+    ],
+)
+async def test_a_signal_to_itself_ends_a_job_as_it_ends_a_program(run: Run, code: str, name: str) -> None:
+    result = await run(f"{SELF}print('before')\n{code}")
+    assert result.failure is not None
+    assert (result.failure.category, result.failure.code) == (
+        FailureCategory.USER_CODE_ERROR,
+        "killed_by_signal",
+    )
+    assert result.failure.message == f"ended by {name}"
+    assert (result.exit_code, result.signal) == (None, getattr(signal, name))
+    assert result.stdout.text == "before\n"
+    failure = of_job(result)
+    assert failure is not None
+    assert failure.error_type is ErrorType.PERMANENT, "the same again would do the same"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(os.getpid(), signal.SIGTERM); print('on')",
+        "signal.signal(signal.SIGUSR1, lambda *_: print('on')); os.kill(os.getpid(), signal.SIGUSR1)",
+        (
+            "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+            "assert signal.signal(signal.SIGTERM, signal.SIG_IGN) is signal.SIG_DFL; print('on')"
+        ),
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}); signal.raise_signal(signal.SIGUSR2); print('on')",
+        "import subprocess\np = subprocess.Popen(['sleep', '60']); p.terminate(); print({-15: 'on'}[p.wait()])",
+        (
+            "import multiprocessing\np = multiprocessing.get_context('fork').Process(target=signal.pause)\n"
+            "p.start(); p.terminate(); p.join(); print('on' if p.exitcode == -15 else p.exitcode)"
+        ),
+        "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt: print('on')",
+        "os.kill(os.getpid(), 0); os.kill(os.getpid(), signal.SIGCHLD); print('on')",
+    ],
+)
+async def test_signals_that_end_nobody_end_no_job(run: Run, code: str) -> None:
+    result = await run(SELF + code)
+    assert result.succeeded, (result.failure, result.stderr.text)
+    assert result.stdout.text == "on\n"
 
 
 # -- the code

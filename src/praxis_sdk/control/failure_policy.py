@@ -158,10 +158,12 @@ def of_job(result: JobResult, *, retry: RetryPolicy = _PLAIN) -> Failure | None:
     failure = result.failure
     if failure is None:
         return None
+    # A job is alone in its sandbox: a signal that it got there is its own doing, and the same again would do the same.
+    by_itself = failure.category is FailureCategory.USER_CODE_ERROR
     error_type = classify(
         failure.category,
         code=failure.code,
-        signal=result.signal,
+        signal=None if by_itself else result.signal,
         exit_code=result.exit_code,
         timed_out=result.status is ExecutionStatus.TIMED_OUT,
         retry=retry,

@@ -458,8 +458,8 @@ def _judge(asked: _Asked, environment: Environment, key: str, ran: _Ran) -> JobR
             total_bytes=capture.seen_bytes("stderr"),
             sha256=capture.sha256("stderr"),
         ),
-        exit_code=ended.exit.exit_code,
-        signal=ended.exit.signal,
+        exit_code=None if findings.signal else ended.exit.exit_code,
+        signal=findings.signal or ended.exit.signal,
         artifacts=ran.artifacts,
         rejected_artifacts=tuple(
             RejectedArtifact(name=one.name, reason=one.detail) for one in collection.rejected

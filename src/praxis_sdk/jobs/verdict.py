@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from praxis_sdk.jobs.adapters.base import Findings
 from praxis_sdk.jobs.attempt import Ended
@@ -13,6 +12,7 @@ from praxis_sdk.jobs.limits import LimitName
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import CODE_OF_LIMIT, FailureCode, JobFailure, JobUsage
 from praxis_sdk.jobs.sanitize import Sanitizer
+from praxis_sdk.jobs.wording import signal_name
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.units import format_bytes
 
@@ -56,11 +56,17 @@ def failure_of(
             code=FailureCode.FORBIDDEN_SYSTEM_CALL,
             message="made a forbidden system call and was killed",
         )
+    if exit_.signal is not None and exit_.from_outside:
+        return None, JobFailure(
+            category=FailureCategory.INTERNAL_ERROR,
+            code=FailureCode.KILLED_FROM_OUTSIDE,
+            message=f"ended by {signal_name(exit_.signal)}, which nobody inside can have sent",
+        )
     if exit_.signal is not None:
         return None, JobFailure(
             category=FailureCategory.USER_CODE_ERROR,
             code=FailureCode.KILLED_BY_SIGNAL,
-            message=f"ended by {_signal_name(exit_.signal)}",
+            message=f"ended by {signal_name(exit_.signal)}",
         )
     if findings.code is not None or exit_.exit_code != 0:
         code = findings.code or ("exception" if findings.traceback else FailureCode.EXIT_NONZERO)
@@ -77,13 +83,6 @@ def _category(code: str, findings: Findings) -> FailureCategory:
     if code == FailureCode.INVALID_PAYLOAD:
         return FailureCategory.VALIDATION_ERROR
     return FailureCategory.DEPENDENCY_ERROR if findings.dependency else FailureCategory.USER_CODE_ERROR
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"
 
 
 def sanitized(failure: JobFailure, clean: Sanitizer) -> JobFailure:

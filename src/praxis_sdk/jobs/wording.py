@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -111,3 +112,11 @@ _WORDS: Final[Mapping[str, str | Callable[[Mapping[str, Any], str], str]]] = {
     "datetime_from_date_parsing": "must be a date and time with its zone, such as '2026-01-31T12:00:00Z'",
     "datetime_object_invalid": "must be a date and time with its zone, such as '2026-01-31T12:00:00Z'",
 }
+
+
+def signal_name(number: int) -> str:
+    """Return what a signal is called, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"

@@ -65,6 +65,8 @@ class SandboxExit:
         spawn_error: why the command could not be started; None when it was.
         events: how often the kernel enforced `memory` (processes killed) and `processes` (forks refused),
             whatever became of the tool.
+        from_outside: SIGKILL ended process 1 of the sandbox, which nobody inside can do, and no limit of ours did:
+            the kernel, for want of memory on the host, or somebody there.
     """
 
     exit_code: int | None
@@ -73,6 +75,7 @@ class SandboxExit:
     usage: SandboxUsage
     spawn_error: SpawnError | None = None
     events: Mapping[str, int] = field(default_factory=dict)
+    from_outside: bool = False
 
     @property
     def ok(self) -> bool:
@@ -103,7 +106,8 @@ def judge(report: Mapping[str, Any]) -> SandboxExit:
     ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     exit_code = None if ended_by is not None else os.waitstatus_to_exitcode(status)
     killed_by = None if exit_code == 0 else _reason(report, ended_by, events)
-    return SandboxExit(exit_code, ended_by, killed_by, usage, None, events)
+    from_outside = "status" not in report and ended_by == signal.SIGKILL and killed_by is None
+    return SandboxExit(exit_code, ended_by, killed_by, usage, None, events, from_outside)
 
 
 def _reason(report: Mapping[str, Any], ended_by: int | None, events: Mapping[str, int]) -> KilledBy | None:

@@ -273,7 +273,8 @@ class Generation:
             return  # it has died since, which its socket will tell
         try:
             with self._nursery.inside(namespace):
-                kernel.umount_detached(baseroot.TMP)
+                for target in stem.SCRATCH:
+                    kernel.umount_detached(target)
         finally:
             os.close(namespace)
 

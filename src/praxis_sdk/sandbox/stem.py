@@ -17,7 +17,7 @@ import signal
 import socket
 
 from praxis_sdk.sandbox import kernel, lockdown, verify, wire
-from praxis_sdk.sandbox.baseroot import HOSTNAME, LIBRARY, TMP
+from praxis_sdk.sandbox.baseroot import HOSTNAME, LIBRARY, SHARED_MEMORY, TMP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ ISOLATION = (
     | kernel.CLONE_NEWCGROUP
 )
 CHANNEL = 3
+SCRATCH = (TMP, SHARED_MEMORY)  # what modules may write to while they are imported, and children do not get
 _TMP_OPTIONS = "size=64m,nr_inodes=4096,mode=1777"
 # As the launcher's own bootstrap does it, of the copies in the root.
 _MAIN = f"""
@@ -123,7 +124,9 @@ def _be_zygote(seed: Seed, surroundings: Surroundings, inherited: socket.socket)
         lockdown.limit_each_process()
         hardened = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount("proc", "/proc", "proc", hardened | kernel.MS_RDONLY)
-        kernel.mount("zygote", TMP, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _TMP_OPTIONS)
+        # Libraries find out at their import what they may use: a temporary folder, and semaphores in shared memory.
+        for target in SCRATCH:
+            kernel.mount("zygote", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _TMP_OPTIONS)
         os.umask(0o022)
         os.setsid()
         _renounce(seed, surroundings)
@@ -131,7 +134,7 @@ def _be_zygote(seed: Seed, surroundings: Surroundings, inherited: socket.socket)
         verify.verify(
             verify.Expectation(
                 seed.host_id,
-                (TMP,),
+                SCRATCH,
                 {name: inode for name, inode in surroundings.outside.items() if name != "user"},
                 (0, 1, 2, channel.fileno()),
                 no_groups=surroundings.privileged,

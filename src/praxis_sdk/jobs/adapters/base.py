@@ -81,6 +81,7 @@ class Findings:
         traceback: the job's own traceback.
         asked_for: what the environment lacks by the job's own word, such as a module; the adapter is asked about it.
         dependency: the environment does lack it.
+        signal: the signal that the work sent to itself, which its exit code (128 and the number) stands for.
     """
 
     outputs: Any = None
@@ -89,6 +90,7 @@ class Findings:
     traceback: str = ""
     asked_for: str = ""
     dependency: bool = False
+    signal: int | None = None
 
 
 RunInSandbox = Callable[[Work], Awaitable[Report]]

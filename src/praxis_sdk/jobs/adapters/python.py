@@ -12,6 +12,7 @@ from praxis_sdk.jobs.collector.reading import NOT_A_FILE
 from praxis_sdk.jobs.environment_definition import shipped_definitions
 from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
+from praxis_sdk.jobs.wording import signal_name
 from praxis_sdk.json_text import JsonText
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME: Final = "job.py"
 _NO_MODULE: Final = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,99})[.']")
+MOST_SIGNALS: Final = 65
 
 
 class PythonAdapter(RuntimeAdapter):
@@ -87,6 +89,11 @@ class PythonAdapter(RuntimeAdapter):
             )
         if "bad_parameter" in result:
             return Findings(code=FailureCode.INVALID_PAYLOAD, message=f"payload.{result['bad_parameter']}")
+        number = result.get("signal")
+        if isinstance(number, int) and 0 < number < MOST_SIGNALS and report.exit_code == 128 + number:
+            return Findings(
+                code=FailureCode.KILLED_BY_SIGNAL, message=f"ended by {signal_name(number)}", signal=number
+            )
         if report.exit_code != 0:
             return Findings(code="exit_nonzero", message=f"exited with code {report.exit_code}")
         return Findings(outputs=result.get("value"))

@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 
-from praxis_sdk.jobs.harness import cells, ending, figures, script, tracebacks, values
+from praxis_sdk.jobs.harness import cells, ending, figures, script, signals, tracebacks, values
 from praxis_sdk.jobs.harness.tracebacks import MAX_TRACEBACK_CHARS
 
 TYPE_CHECKING = False
@@ -76,6 +76,7 @@ def prepare() -> None:
     when_imported("numpy.random", lambda module: module.seed(_seed % (1 << 32)))
     when_imported("matplotlib.figure", figures.watch_figure)
     when_imported("matplotlib.pyplot", figures.watch_pyplot)
+    signals.prepare()
     ending.prepare()
 
 
@@ -185,6 +186,7 @@ def carry_out(order: dict[str, Any], folder: str) -> tuple[int, Result]:
     sys.argv = [order["name"], *order.get("argv", ())]
     sys.orig_argv = [sys.executable, *sys.argv]
     sys.path[:0] = import_folders(order, folder)  # files that came with the job can be imported
+    signals.tell = lambda number: Result(folder, {"signal": number}).write()
     owner = os.getpid()
     code, told = outcome(order, folder, owner)
     result = Result(folder, told)

@@ -19,11 +19,12 @@ import gc
 import importlib.machinery
 import io
 import os
-import signal
 import sys
 import types
 import warnings
 import weakref
+
+from praxis_sdk.jobs.harness import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ def end(code: int, before: Callable[[], None] | None) -> NoReturn:
         os._exit(code)
     # What the zygote made may hold what the job made, and a handler of ours holds half of the library.
     gc.unfreeze()
-    if getattr(signal.getsignal(signal.SIGTERM), "__module__", None) == "praxis_sdk.sandbox.forked":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.release()
     raise SystemExit(code)
 
 
