@@ -87,6 +87,8 @@ def _show(error: BaseException) -> None:
     except SystemExit:
         raise
     except BaseException as second:  # the hook is the job's, too
+        if second.__context__ is error:
+            second.__context__ = None  # only here is the one raised while the other is handled
         clean(second)
         try:
             print("Error in sys.excepthook:", file=sys.stderr)

@@ -1,0 +1,1 @@
+print("größe", ascii("ü"), repr("\udcff"))

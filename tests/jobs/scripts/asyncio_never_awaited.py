@@ -1,0 +1,6 @@
+async def late():
+    pass
+
+
+waiting = late()
+print("done")

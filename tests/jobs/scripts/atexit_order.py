@@ -1,0 +1,10 @@
+import atexit
+
+
+@atexit.register
+def last():
+    print("last")
+
+
+atexit.register(print, "first")
+print("body")

@@ -1,0 +1,4 @@
+import sys
+
+print("all done")
+sys.stdout.close()

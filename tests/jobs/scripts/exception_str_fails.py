@@ -1,0 +1,6 @@
+class BadError(Exception):
+    def __str__(self):
+        return self.detail
+
+
+raise BadError("x")

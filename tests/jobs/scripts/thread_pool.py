@@ -1,0 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
+
+pool = ThreadPoolExecutor(max_workers=2)
+print("total", sum(pool.map(len, ["a", "bb", "ccc"])))
