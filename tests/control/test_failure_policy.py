@@ -149,7 +149,8 @@ def test_what_succeeded_has_no_failure() -> None:
     ("status", "category", "code", "signal_", "error_type"),
     [
         ("failed", "USER_CODE_ERROR", "exception", None, "permanent"),
-        ("failed", "USER_CODE_ERROR", "killed_by_signal", 11, "crash"),
+        ("failed", "USER_CODE_ERROR", "killed_by_signal", 11, "permanent"),
+        ("failed", "INTERNAL_ERROR", "killed_from_outside", 9, "crash"),
         ("failed", "RESOURCE_LIMIT", "memory_exceeded", 9, "resource"),
         ("timed_out", "RESOURCE_LIMIT", "wall_clock_exceeded", 9, "permanent"),
         ("failed", "INTERNAL_ERROR", "worker_lost", None, "crash"),
