@@ -18,8 +18,11 @@ class Faults:
         slow_s: how long at most.
         repeats: share of store calls that reach the store twice.
         lost_rings: share of rings that other processes do not hear; they look again after a while.
+        odd: share of the calls of lasting tasks that fail by an error that nobody foresaw.
         kills, freezes, leaves, skews, cuts, outages: how many of each in the whole run; a cut keeps one process
             from the store, an outage all.
+        suspends: how often the machine of a process is suspended.
+        newcomers: how many processes come, look after the others for a while by a clock that is hours wrong, and go.
         liveness: whether processes notice at once that another one died.
     """
 
@@ -29,13 +32,21 @@ class Faults:
     slow_s: float = 0.0
     repeats: float = 0.0
     lost_rings: float = 0.0
+    odd: float = 0.0
     kills: int = 0
     freezes: int = 0
     leaves: int = 0
     skews: int = 0
     cuts: int = 0
     outages: int = 0
+    suspends: int = 0
+    newcomers: int = 0
     liveness: bool = False
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether anything goes wrong that may cost an attempt: clocks that are wrong may not."""
+        return replace(self, skews=0, newcomers=0, lost_rings=0.0).any
 
     @property
     def any(self) -> bool:
@@ -67,6 +78,9 @@ def draw_faults(random_: random.Random) -> Faults:
         skews=random_.randint(1, 4),
         cuts=random_.randint(1, 4),
         outages=random_.randint(1, 3),
+        odd=random_.choice((0.02, 0.2)),
+        suspends=random_.randint(1, 4),
+        newcomers=random_.randint(1, 4),
         liveness=liveness,
     )
     without = {

@@ -40,6 +40,9 @@ async def judge(world: "World", wishes: list[Wish]) -> None:
     for process in world.processes:
         if process.state is State.RUNNING and process.running:
             world.fail(f"{process.name}: work runs that nobody wants: {process.running}")
+    lost = any(kept.startswith("attempt lost") and number for kept, number in world.ledger.moves.items())
+    if lost and not world.planned.disturbs:
+        world.fail("an attempt was lost, and nothing was wrong but clocks")
     if not world.planned.any:
         await _without_faults(world, wishes, {one.id: one for one in kept})
 

@@ -74,6 +74,7 @@ class SimulatedKind:
             for child in ids:
                 await attempt.wait(child)
         except asyncio.CancelledError:
+            self._process.dying.add((attempt.execution.id, attempt.execution.token))
             await self._survive(act.get("deaf_s", 0.0))
             if not act.get("lies"):
                 raise

@@ -45,6 +45,7 @@ class Life:
         self.state = State.RUNNING
         self.skew_s = 0.0
         self.asleep_s = 0.0  # how long its machine was suspended
+        self.woke_at = 0.0  # when it last went on after it had stood still
         self.loop = loop
         self.context = contextvars.copy_context()
         self.context.run(LIFE.set, self)
@@ -61,6 +62,7 @@ class Life:
     def go_on(self) -> None:
         """Run from now on, and catch up with what was kept."""
         self.state = State.RUNNING
+        self.woke_at = self.loop.time()
         parked, self._parked = self._parked, []
         self.loop.take(parked)
 

@@ -33,6 +33,8 @@ PATIENCE_S = 20.0
 AGEING_STEP_S = 3.0
 POLICY = SchedulerPolicy(patience_s=PATIENCE_S)
 CLIENT_WAITS_S = 30.0
+# Whoever stood still needs so long to kill what it ran.
+WAKES_S = LEASE_S / 2
 
 
 class Gone(Exception):
@@ -87,6 +89,7 @@ class Process(Life):
         self.drains = False  # whether it lets its work end before it leaves
         self.exited: asyncio.Future[None] = world.loop.create_future()
         self.running: dict[tuple[str, int], Resources] = {}
+        self.dying: set[tuple[str, int]] = set()  # those that were killed and are deaf to it
         self._main = self.spawn(self._run())
 
     async def _run(self) -> None:
@@ -106,7 +109,10 @@ class Process(Life):
         except PraxisError as error:
             world.tell(f"{self.name} ended with {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, no process may end so
-            world.fail(f"{self.name} ended with {error!r}")
+            # One that nobody foresaw may end a process that has not begun: with its reason.
+            (world.tell if world.planned.odd and self.plane is None else world.fail)(
+                f"{self.name} ended with {error!r}"
+            )
         if not world.over and self.running and self.leaving.is_set():
             world.fail(f"{self.name} left, and work of it still runs: {list(self.running)}")
         if not world.over:
@@ -144,6 +150,7 @@ class Process(Life):
         key = execution.id, execution.token
         if key in self.running:
             self.world.fail(f"{self.name} runs attempt {key} twice at once")
+        self._doubled(execution)
         self.running[key] = execution.granted
         assert self.role.capacity is not None
         if (
@@ -153,6 +160,20 @@ class Process(Life):
             self.world.fail(f"{self.name} runs more than it has room for: {self.running}")
         return key
 
+    def _doubled(self, execution: Execution) -> None:
+        """No attempt begins while an earlier one runs in a process that could have stopped it."""
+        now = self.loop.time()
+        for other in self.world.processes:
+            if other.state is not State.RUNNING or now - other.woke_at < WAKES_S:
+                continue
+            for execution_id, token in other.running:
+                killed = (execution_id, token) in other.dying
+                if execution_id == execution.id and token < execution.token and not killed:
+                    self.world.fail(
+                        f"{self.name} begins {execution.id} #{execution.token}, and #{token} runs in {other.name}: "
+                        "its side effects are doubled"
+                    )
+
     def ended(self, key: tuple[str, int]) -> None:
         self.running.pop(key, None)
 
@@ -161,8 +182,12 @@ class Process(Life):
         if not self.serves or self.plane is None:
             return ""
         parts = [self.plane.tasks, *([self.plane.worker.tasks] if self.plane.worker is not None else [])]
-        for name, times in (item for part in parts for item in part.failures.items()):
-            return f"{self.name}: {name} failed {times} times"
+        for part in parts:
+            for name, task in part._keeping.items():
+                if task.done():
+                    return f"{self.name}: {name} has ended, and nobody starts it again"
+            for name, times in part.failures.items() if not self.world.planned.odd else ():
+                return f"{self.name}: {name} failed {times} times"
         return ""
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WRITES = frozenset(
     {"submit", "apply", "schedule", "put_worker", "beat", "lose_workers", "put_schedule", "fire", "put_batch"}
 )
+LASTING = frozenset({"beat", "living_workers", "next_due"})  # what only lasting tasks ask for
+SLOWLY_S = 3.0
 LOOK_S = 2.0  # how long a ring that was lost stays unheard
 TRAVEL_S = 0.01
 
@@ -69,6 +71,9 @@ class Link:
     async def _call(self, name: str, operation: Callable[[], Awaitable[Any]]) -> Any:
         faults, random_, world = self._world.faults, self._random, self._world
         await self._arrive(name)
+        if name in LASTING and random_.random() < faults.odd:
+            world.fault("odd error", f"{self._process.name} {name}")
+            raise RuntimeError("simulated: the driver lost track of its connection")
         if random_.random() < faults.fails:
             world.fault("store fails", f"{self._process.name} {name}")
             raise StoreUnavailable("simulated: the call did not arrive")
@@ -96,7 +101,7 @@ class Link:
             ):  # some connections hang until it is back, and the call is done then
                 await asyncio.sleep(away_until - loop.time())
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(self._random.choice((0.2, SLOWLY_S)))  # some refuse slowly
             raise StoreUnavailable("simulated: the store is away")
 
     async def _pause(self) -> None:

@@ -1,5 +1,6 @@
 """The simulator notices what it is made to notice: each bug that is planted here makes some seed fail."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.control import coordinator, failure_policy, preemption, scheduler, worker
+from praxis_sdk import supervisor
+from praxis_sdk.control import coordinator, failure_policy, heartbeat, leases, preemption, scheduler, worker
 from praxis_sdk.model import Execution
 from praxis_sdk.resources import ZERO
 from praxis_sdk.store import changes
 from praxis_sdk.store.sqlite import transaction
 from praxis_sdk.store.sqlite.store import SqliteStore
 from tests.simulation.faults import Faults
+from tests.simulation.loop import EPOCH_S, LIFE, VirtualClock
 from tests.simulation.world import run
 
 MOST_SEEDS = 150
@@ -107,12 +110,44 @@ def cancelled_and_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coordinator.ExecutionCoordinator, "_cancel", nothing)
 
 
+def nobody_looks_at_its_own_lease(patch: pytest.MonkeyPatch) -> None:
+    """A worker that is cut off goes on as if nothing were."""
+    patch.setattr(heartbeat.Heartbeat, "look", lambda self: True)
+
+
+def leases_go_by_the_time_of_day(patch: pytest.MonkeyPatch) -> None:
+    def expired(self: Any, workers: list[Any], asked: float, answered: float) -> dict[str, float]:
+        life = LIFE.get()
+        assert life is not None
+        now = EPOCH_S + life.loop.time() + life.skew_s
+        return {one.id: one.lease_until for one in workers if one.lease_until <= now}
+
+    patch.setattr(leases.LeaseWatch, "expired", expired)
+
+
+def lasting_tasks_die_silently(patch: pytest.MonkeyPatch) -> None:
+    async def once(self: Any, name: str, run: Callable[[], Any]) -> None:
+        with contextlib.suppress(Exception):
+            await run()
+
+    patch.setattr(supervisor.Supervisor, "_keep", once)
+
+
+def suspended_time_does_not_count(patch: pytest.MonkeyPatch) -> None:
+    """A worker that judges its lease by a clock that stands still while the machine does."""
+    patch.setattr(VirtualClock, "boottime", VirtualClock.monotonic)
+
+
 # Where a bug shows only when certain things go wrong, they go wrong often.
 SLOW = Faults(slow=0.2, slow_s=3.0, lost_rings=0.5)
 UNHEARD = Faults(slow=0.2, slow_s=3.0, unheard=0.05, fails=0.05)
 ZOMBIES = Faults(slow=0.05, slow_s=12.0, freezes=10, cuts=5)
 LEAVING = Faults(slow=0.2, slow_s=3.0, lost_rings=0.5, leaves=10)
 DYING = Faults(kills=5)
+CUT_OFF = Faults(cuts=10, outages=2)
+WRONG_CLOCKS = Faults(skews=6, newcomers=6)
+ODD = Faults(odd=0.2)
+SUSPENDED = Faults(suspends=10)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +164,9 @@ DYING = Faults(kills=5)
         (an_attempt_begins_once_more, SLOW, "more than it has room for|twice at once"),
         (who_leaves_gives_nothing_back, LEAVING, "not ended"),
         (cancelled_and_forgotten, None, "acknowledged"),
+        (nobody_looks_at_its_own_lease, CUT_OFF, "side effects are doubled"),
+        (leases_go_by_the_time_of_day, WRONG_CLOCKS, "nothing was wrong but clocks"),
+        (lasting_tasks_die_silently, ODD, "has ended, and nobody"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -145,7 +183,9 @@ def test_a_planted_bug_is_noticed(
 
 
 @pytest.mark.parametrize(
-    "faults", [SLOW, UNHEARD, ZOMBIES, LEAVING, DYING], ids=("slow", "unheard", "zombies", "leaving", "dying")
+    "faults",
+    [SLOW, UNHEARD, ZOMBIES, LEAVING, DYING, CUT_OFF, WRONG_CLOCKS, ODD, SUSPENDED],
+    ids=("slow", "unheard", "zombies", "leaving", "dying", "cut off", "wrong clocks", "odd", "suspended"),
 )
 def test_without_a_planted_bug_nothing_is_noticed(faults: Faults) -> None:
     assert [(seed, run(seed, faults=faults).problems) for seed in range(4)] == [

@@ -22,6 +22,7 @@ from tests.simulation.workload import HORIZON_S, LARGEST, SMALLER, draw_stream, 
 STREAM_EVERY = 10  # of so many seeds one looks for starvation, without other faults
 SETTLES_S = 600.0  # how long all that was accepted may take to end once nothing goes wrong any more
 LATE_S = 4 * LEASE_S
+HOURS_S = 3 * 3600.0
 TAIL = 60
 
 
@@ -264,6 +265,8 @@ class World:
             ("skews", self._skew),
             ("cuts", self._cut),
             ("outages", self._outage),
+            ("suspends", self._suspend),
+            ("newcomers", self._newcomer),
         ):
             for _ in range(getattr(planned, name)):
                 at = chance.uniform(0.0, HORIZON_S * 0.9)
@@ -334,6 +337,24 @@ class World:
     async def _outage(self) -> None:
         self.fault("outage")
         self.down_until = self.loop.time() + self._random.choice((1.0, LEASE_S, 3 * LEASE_S))
+
+    async def _suspend(self) -> None:
+        process = self._victim()
+        if process is None:
+            return
+        self.fault("suspend", process.name)
+        process.state = State.FROZEN
+        began = self.loop.time()
+        await asyncio.sleep(self._random.choice((1.0, LEASE_S, 4 * LEASE_S)))
+        process.asleep_s += self.loop.time() - began
+        self._thaw(process)
+
+    async def _newcomer(self) -> None:
+        process = self._start(Role(None, dispatch=False))
+        process.skew_s = self._random.choice((-1, 1)) * HOURS_S
+        self.fault("newcomer", f"{process.name} {process.skew_s:g}")
+        await asyncio.sleep(self._random.uniform(1.0, 3 * LEASE_S))
+        process.leaving.set()
 
     def _peace(self) -> None:
         """Let nothing go wrong any more, and make sure that somebody is there who can do all that is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from praxis_sdk.cli.chosen_store import PATIENCE_S, ChosenStore
 from praxis_sdk.cli.interrupts import Interrupted, run_interruptibly, uninterrupted
+from praxis_sdk.errors import PraxisError
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.home import Home
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from praxis_sdk.store import Store
 
 LOCKS: Final = "workers"  # of the workers of a home, in it
+BURY_S: Final = 1.0  # a question is answered all the same where others keep the store busy
 
 T = TypeVar("T")
 
@@ -163,7 +166,9 @@ def ask(given: str | None, question: Callable[[Control], Coroutine[Any, Any, T]]
 
     async def asked() -> T:
         async with connected(chosen) as control:
-            await control.bury()
+            with contextlib.suppress(PraxisError, TimeoutError):  # a busy store, or one that may only be read
+                async with asyncio.timeout(BURY_S):
+                    await control.bury()
             return await question(control)
 
     try:

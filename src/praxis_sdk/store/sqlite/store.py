@@ -110,12 +110,7 @@ class SqliteStore:
         store._writer = GroupWriter(connection, name, turns, file, store._clock, store._hub.ring, told)
         store._reader = ThreadReader(name, "reader", file)
         store._lister = ThreadReader(name, "lister", file)
-        try:
-            known = await store._writer.run(_data_version)
-        except BaseException:
-            await store.close()
-            raise
-        store.tasks.start("store.look", functools.partial(store._look, known, look_s))
+        store.tasks.start("store.look", functools.partial(store._look, look_s))
         return store
 
     @property
@@ -333,8 +328,9 @@ class SqliteStore:
         else:
             self._hub.ring(topics)
 
-    async def _look(self, known: int, look_s: float) -> None:
+    async def _look(self, look_s: float) -> None:
         """Look now and then whether another process committed, lest a ring was lost."""
+        known: int | None = None  # who only reads need not wait for a turn to write
         while True:
             await asyncio.sleep(look_s)
             try:

@@ -13,7 +13,7 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from praxis_sdk.store.protocol import StoreUnavailable
@@ -40,16 +40,19 @@ class Turns:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
+    def taken(self, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
         """Have a turn.
 
+        Args:
+            wanted: whether anybody still waits for it.
+
         Raises:
-            StoreUnavailable: others did not give it up in time.
+            StoreUnavailable: others did not give it up in time, or nobody waits for it any more.
         """
         deadline = time.monotonic() + self._wait_s
         try:
-            self._wait(_NEXT, deadline)
-            self._wait(_TURN, deadline)
+            self._wait(_NEXT, deadline, wanted)
+            self._wait(_TURN, deadline, wanted)
             self._lock(_NEXT, fcntl.F_UNLCK)
             yield
         finally:
@@ -60,8 +63,10 @@ class Turns:
         """Let go of the file."""
         os.close(self._file)
 
-    def _wait(self, byte: int, deadline: float) -> None:
+    def _wait(self, byte: int, deadline: float, wanted: Callable[[], bool]) -> None:
         while not self._lock(byte, fcntl.F_WRLCK):
+            if not wanted():
+                raise StoreUnavailable("nobody waits for this any more")
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
                     f"another process has been writing to the store for {self._wait_s:.0f} s",

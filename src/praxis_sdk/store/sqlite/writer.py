@@ -193,7 +193,7 @@ class GroupWriter:
 
     def _run_group(self, group: list[_Asked]) -> None:
         try:
-            with self._turns.taken():
+            with self._turns.taken(lambda: not all(asked.future.cancelled() for asked in group)):
                 self._file.check()
                 connection = self._opened()
                 connection.execute("BEGIN IMMEDIATE")
