@@ -16,7 +16,7 @@ from praxis_sdk.store import changes
 from praxis_sdk.store.sqlite import transaction
 from praxis_sdk.store.sqlite.store import SqliteStore
 from tests.simulation.faults import Faults
-from tests.simulation.loop import EPOCH_S, LIFE, VirtualClock
+from tests.simulation.loop import EPOCH_S, LIFE
 from tests.simulation.world import run
 
 MOST_SEEDS = 150
@@ -131,11 +131,6 @@ def lasting_tasks_die_silently(patch: pytest.MonkeyPatch) -> None:
             await run()
 
     patch.setattr(supervisor.Supervisor, "_keep", once)
-
-
-def suspended_time_does_not_count(patch: pytest.MonkeyPatch) -> None:
-    """A worker that judges its lease by a clock that stands still while the machine does."""
-    patch.setattr(VirtualClock, "boottime", VirtualClock.monotonic)
 
 
 # Where a bug shows only when certain things go wrong, they go wrong often.

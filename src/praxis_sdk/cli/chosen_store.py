@@ -113,6 +113,8 @@ class ChosenStore:
                 return await PostgresStore.open(self.url, upgrade=upgrade, patience_s=patience_s)
         from praxis_sdk.store.sqlite import SqliteStore
 
+        if not upgrade and self.path.exists() and not self.home.writable:
+            return await SqliteStore.look(self.path)
         self.home.make_writable()
         return await SqliteStore.open(self.path, upgrade=upgrade)
 

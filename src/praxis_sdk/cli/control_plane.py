@@ -54,8 +54,14 @@ class Control:
     async def bury(self) -> None:
         """Take back what dead workers of this home hold, which otherwise would seem to run.
 
-        Dead is whose lock the kernel has released. A lease takes watching, for which a command has no time.
+        Dead is whose lock the kernel has released. A lease takes watching, for which a command has no time. Where the
+        store is busy, or may only be read, others do it.
         """
+        with contextlib.suppress(PraxisError, TimeoutError):
+            async with asyncio.timeout(BURY_S):
+                await self._bury()
+
+    async def _bury(self) -> None:
         dead = list(await self.liveness.dead(await self.store.living_workers()))
         if not dead:
             return
@@ -166,9 +172,7 @@ def ask(given: str | None, question: Callable[[Control], Coroutine[Any, Any, T]]
 
     async def asked() -> T:
         async with connected(chosen) as control:
-            with contextlib.suppress(PraxisError, TimeoutError):  # a busy store, or one that may only be read
-                async with asyncio.timeout(BURY_S):
-                    await control.bury()
+            await control.bury()
             return await question(control)
 
     try:

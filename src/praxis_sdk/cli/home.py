@@ -90,6 +90,11 @@ class Home:
 
         return SecretSources.of(self.secrets_folder, os.environ, *first)
 
+    @property
+    def writable(self) -> bool:
+        """Whether files can be made in it."""
+        return os.access(self.path, os.W_OK | os.X_OK)
+
     def environments(self) -> EnvironmentStore:
         """Open the environments."""
         from praxis_sdk.jobs.environments import EnvironmentStore

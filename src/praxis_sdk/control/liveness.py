@@ -69,9 +69,9 @@ class Liveness:
 
     def _is_dead(self, worker_id: str) -> bool:
         try:
-            lock = os.open(self._path(worker_id), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False  # of another machine, or of another folder
+            lock = os.open(self._path(worker_id), os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, PermissionError):
+            return False  # of another machine, of another folder, or of another user
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.store.protocol import StoreGone, StoreUnavailable
 
 MEMORY: Final = ":memory:"
 BUSY_S: Final = 30.0  # how long another process may hold the lock for a transaction of its own
+_COPIES: Final = 5  # how often a database is copied that is written to meanwhile
 _CACHE_KIB: Final = 64 * 1024
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -73,6 +76,45 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def connect_to_look(path: str) -> sqlite3.Connection:
+    """Return a connection to a database whose folder cannot be written to.
+
+    SQLite needs to write beside a database with a log, even to read it. So what is in the log is read from a copy of
+    both; without a log, nobody has the database open, and the file itself is read.
+
+    Raises:
+        StoreUnavailable: it is being written to all the time.
+        sqlite3.Error: the file is no database, or cannot be opened.
+        OSError: the file cannot be read, or there is no room for a copy.
+    """
+    log = f"{path}-wal"
+    if not (os.path.exists(log) and os.path.getsize(log)):
+        return sqlite3.connect(
+            f"file:{quote(path)}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+    for _ in range(_COPIES):
+        before = _versions(path, log)
+        with tempfile.TemporaryDirectory(prefix="praxis-look-") as folder:
+            copy = os.path.join(folder, "praxis.db")
+            shutil.copyfile(path, copy)
+            shutil.copyfile(log, f"{copy}-wal")
+            if _versions(path, log) != before:
+                continue  # somebody wrote meanwhile
+            connection = sqlite3.connect(copy, isolation_level=None, check_same_thread=False)
+            connection.execute(
+                "PRAGMA schema_version"
+            ).fetchall()  # opens the log; the files' names may go now
+            return connection
+    raise StoreUnavailable(
+        f"the store {path} is written to all the time, and its folder may only be read",
+        remedy="look at it as the user who runs it",
+    )
+
+
+def _versions(*paths: str) -> list[tuple[int, int]]:
+    return [(found.st_mtime_ns, found.st_size) for found in map(os.stat, paths)]
 
 
 class FileWatch:

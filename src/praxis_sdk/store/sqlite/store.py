@@ -34,6 +34,7 @@ from praxis_sdk.store.sqlite.connection import (
     MEMORY,
     FileWatch,
     connect,
+    connect_to_look,
     create_file,
     explained,
 )
@@ -43,7 +44,7 @@ from praxis_sdk.store.sqlite.schema import prepare
 from praxis_sdk.store.sqlite.statements import SQL
 from praxis_sdk.store.sqlite.transaction import Transaction, unknown, whole
 from praxis_sdk.store.sqlite.turn import Turns
-from praxis_sdk.store.sqlite.writer import GroupWriter, InlineWriter
+from praxis_sdk.store.sqlite.writer import GroupWriter, InlineWriter, RefusingWriter
 from praxis_sdk.supervisor import Supervisor
 
 LOOK_S: Final = 2.0  # how often to look for commits of others whose ring was lost
@@ -58,7 +59,7 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._hub = Hub()
-        self._writer: GroupWriter | InlineWriter
+        self._writer: GroupWriter | InlineWriter | RefusingWriter
         # A long list must not keep a question for a status waiting.
         self._reader: ThreadReader | InlineReader
         self._lister: ThreadReader | InlineReader
@@ -111,6 +112,25 @@ class SqliteStore:
         store._reader = ThreadReader(name, "reader", file)
         store._lister = ThreadReader(name, "lister", file)
         store.tasks.start("store.look", functools.partial(store._look, look_s))
+        return store
+
+    @classmethod
+    async def look(cls, path: Path | str, *, clock: Clock | None = None) -> SqliteStore:
+        """Open a store whose folder cannot be written to: it can be read as it is now, and hears of no news.
+
+        Args:
+            path: its file, which is there.
+            clock: its time.
+
+        Raises:
+            StoreOutdated: its schema is older or newer.
+            StoreUnavailable: it cannot be opened, or is no database.
+        """
+        name = str(path)
+        store = cls(name, clock or Clock())
+        connection = await asyncio.to_thread(_looked_at, name)
+        store._writer = RefusingWriter(connection, name)
+        store._reader = store._lister = InlineReader(connection, name)
         return store
 
     @property
@@ -361,6 +381,18 @@ class SqliteStore:
     async def _first(self, name: str, values: Sequence[Any] = ()) -> rows.Row | None:
         found = await self._all(name, values)
         return found[0] if found else None
+
+
+def _looked_at(path: str) -> sqlite3.Connection:
+    """Return a connection that reads a database whose schema is this version's."""
+    try:
+        connection = connect_to_look(path)
+        prepare(connection, path, upgrade=False)
+    except OSError as error:
+        raise StoreUnavailable(f"the store {path} cannot be read: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise explained(error, path) from error
+    return connection
 
 
 def _prepared(path: str, upgrade: bool) -> sqlite3.Connection:

@@ -92,6 +92,36 @@ class InlineWriter:
         self._connection.close()
 
 
+class RefusingWriter:
+    """Writes nothing: the store is only looked at.
+
+    Args:
+        connection: is closed with it.
+        path: what messages call the database.
+    """
+
+    commits = 0
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+
+    async def run(self, operation: Operation[Result], *, urgent: bool = False) -> Result:
+        """Refuse an operation.
+
+        Raises:
+            StoreUnavailable: always.
+        """
+        raise StoreUnavailable(
+            f"the folder of the store {self._path} cannot be written to: it can only be looked at",
+            remedy="set PRAXIS_HOME to a folder of yours",
+        )
+
+    async def close(self) -> None:
+        """Close the connection; repeatable."""
+        self._connection.close()
+
+
 class GroupWriter:
     """Runs operations in groups, in a thread of its own.
 
