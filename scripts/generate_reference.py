@@ -85,7 +85,7 @@ that know JSON Schema can do so while you type; [contract.schema.json](contract.
 
 - A field with several spellings takes any of them, but only one at a time.
 - An empty value (`mounts:` with nothing behind it) means that the field is not given.
-- A key that nobody knows is a warning, and an error under `praxis validate --strict`. Keys that begin
+- An unknown key is a warning, and an error under `praxis validate --strict`. Keys that begin
   with `x-` are yours; Praxis does not look at them.
 - Keys are the text that stands there (`on`, `1`). Unquoted values of `command`, `env`, `headers` and
   `version` are, too (`1.10`, `yes`). Elsewhere they mean what they mean in YAML 1.1, except that dates and

@@ -182,6 +182,18 @@ class TestContracts:
             make()
         assert told in str(caught.value)
 
+    @pytest.mark.parametrize("key", ["engineSpec", "engine_spec"])
+    def test_how_arguments_arrive_is_also_read_at_the_top_level(self, key: str) -> None:
+        text = f"name: t\nengine: local\narguments: argv\noutputs: ['*.csv']\n{key}: {{command: [x]}}\n"
+        loaded = parse_contract(text, strict=True)
+        spec = loaded.contract.get_typed_spec()
+        assert isinstance(spec, LocalEngineSpec)
+        assert (spec.arguments, spec.outputs) == ("argv", ["*.csv"])
+        with pytest.raises(ValidationError, match="given at the top level and under"):
+            parse_contract(text.replace("[x]", "[x], arguments: env"))
+        with pytest.raises(ValidationError, match=r"arguments: 'words' is not known"):
+            parse_contract(text.replace("argv", "words"))
+
     def test_what_is_the_callers_own_is_left_alone(self) -> None:
         contract = ToolContract.create_local_tool("t", ["x"], **{"x-owner": "data-team"})
         assert contract.get_typed_spec().timeout == 300

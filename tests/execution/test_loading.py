@@ -565,6 +565,16 @@ class TestUnknownKeys:
         ]
 
 
+class TestCommands:
+    @pytest.mark.parametrize("command", ["ls / | wc -l", "[echo, a, '>', b]", "make && make install"])
+    def test_operators_of_a_shell_are_doubtful_without_one(self, command: str) -> None:
+        text = f"name: a\nengine: sandbox\nengineSpec:\n  command: {command}\n"
+        (warning,) = parse_contract(text).warnings
+        assert "is an ordinary word here" in str(warning)
+        assert "shell: true" in warning.remedy
+        assert not parse_contract(text.replace("  command", "  shell: true\n  command")).warnings
+
+
 class TestFinding:
     def write(self, root: Path, files: dict[str, str]) -> None:
         for name, text in files.items():

@@ -251,7 +251,7 @@ class _ToolRun:
         if self._request.as_json:
             return
         if outcome.failure is not None and self._request.quiet and outcome.exit_code is None:
-            # No exit code of the tool's own: without this line nobody would know what happened.
+            # The tool has no exit code of its own, so this line is all that says what happened.
             (self._live or self._streams).say(outcome.failure.message, "bad")
         for doubt in self.doubts:
             self.tell(f"warning: {doubt}", "doubt")
@@ -293,7 +293,7 @@ def _offers_stdin(loaded: LoadedContract, engine: str | None) -> bool:
         mode = os.fstat(0).st_mode
     except OSError:  # closed
         return False
-    # A Dagger engine takes it as a whole, and nobody knows whether a pipe ever ends.
+    # A Dagger engine takes it as a whole, and a pipe may never end.
     whole_only = (engine or loaded.contract.engine) == EngineType.DAGGER
     return stat.S_ISREG(mode) or ((stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and not whole_only)
 

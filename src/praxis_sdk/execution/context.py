@@ -81,7 +81,7 @@ class RunContext:
             return context
         names = [f.name for f in fields(cls)]
         for key in context or ():
-            near = [] if key in names else difflib.get_close_matches(str(key), names, n=1, cutoff=0.8)
+            near = [] if key in names else difflib.get_close_matches(str(key), names, n=1, cutoff=0.87)
             if near:
                 raise ValidationError(
                     f"context: {str(key)[:80]!r} is not a field", remedy=f"did you mean {near[0]!r}?"

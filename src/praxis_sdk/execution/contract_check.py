@@ -157,6 +157,7 @@ def _kind_of_place(location: DocumentPath) -> str:
     return "parameter" if location[:1] in {(key,) for key in PARAMETER_KEYS} else str(location[-1])
 
 
+_OPERATORS: Final = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "|&", "<<<"})
 _REMEDIES: Final = {
     "parameter": "give each parameter a name of up to 128 characters without '=', '{' and '}'",
     "option": "write it as a command line does, for example '--input-file' or '-i'",
@@ -227,3 +228,8 @@ def _doubts(contract: ToolContract | None, spec_key: str) -> Iterator[_Finding]:
     if isinstance(spec, ProcessEngineSpec) and not spec.command:
         remedy = "give the program and its arguments as a list; without it, the tool does not run"
         yield (spec_key, "command"), "missing", remedy
+    if isinstance(spec, ProcessEngineSpec) and not spec.shell:
+        operator = next((word for word in spec.command if word in _OPERATORS), None)
+        if operator is not None:
+            message = f"'{operator}' is an ordinary word here, which the program gets as an argument"
+            yield (spec_key, "command"), message, "add 'shell: true' and write the command as one line"

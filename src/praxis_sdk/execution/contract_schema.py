@@ -7,7 +7,7 @@ that the models accept. The models refuse a little more, which no schema can say
     a command with an unbalanced quote         a default that its own parameter refuses
     a size or duration out of bounds as text   constraints that are themselves no JSON Schema
 
-Keys that nobody knows are allowed here; loading warns of them.
+Unknown keys are allowed here; loading warns about them.
 """
 
 from __future__ import annotations

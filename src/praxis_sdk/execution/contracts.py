@@ -96,6 +96,9 @@ class ToolContract(ContractPart):
         pydantic.ValidationError: a field is missing or unsound.
     """
 
+    # How the tool takes and gives things is also read at the top level, beside its parameters.
+    further_keys = frozenset({"arguments", "stdin", "outputs"})
+
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
     engine: Annotated[
         EngineType, _spelled(EngineType, *(e.value for e in EngineType), EngineType.REMOTE_MCP.name)
@@ -116,6 +119,21 @@ class ToolContract(ContractPart):
         | None
     ) = None
     trust: Annotated[Trust, _spelled(Trust, *Trust)] = Trust.UNTRUSTED
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_into_the_spec(cls, data: Any) -> Any:
+        moved = {key: data[key] for key in cls.further_keys if key in data} if isinstance(data, dict) else {}
+        if not moved:
+            return data
+        name = "engineSpec" if data.get("engine_spec") is None else "engine_spec"
+        spec = {} if data.get(name) is None else data[name]
+        if not isinstance(spec, dict):  # the field itself reports it
+            return data
+        both = next((key for key in moved if spec.get(key) is not None), None)
+        if both is not None:
+            raise ValueError(f"{both!r} is given at the top level and under {name!r}; keep one of them")
+        return {**{key: value for key, value in data.items() if key not in moved}, name: {**spec, **moved}}
 
     @model_validator(mode="before")
     @classmethod

@@ -111,8 +111,8 @@ def find_contracts(directory: Path | str) -> Iterator[FoundContract]:
     """Search a directory and those below it for contracts, in the order of their names.
 
     A contract is a file named contract.yaml or *.contract.yaml, and any other YAML file that looks like
-    one (an engineSpec, an engine, or a name with a command or parameters) or that cannot be read, since
-    nobody knows what it is. Hidden directories are not searched.
+    one (an engineSpec, an engine, or a name with a command or parameters) or that cannot be read and so may be
+    one. Hidden directories are not searched.
 
     Raises:
         ContractError: it is not a directory that can be read.

@@ -79,7 +79,7 @@ class OutputFolder:
         destination = self.invocation.context.outputs
         if destination is None:
             named = ", ".join(found[:_MAX_NAMED]) + (", ..." if len(found) > _MAX_NAMED else "")
-            note = f"output files were not kept, since nobody said where: {named} (give --output DIR)"
+            note = f"output files were not kept: {named} (name a folder with --output DIR)"
             return replace(outcome, notes=(*outcome.notes, *([note] if found else [])))
         exports = self._export(self._path, destination)
         missed = () if found or not own else ("no output file matches the contract's 'outputs'",)

@@ -32,7 +32,7 @@ async def pieces(source: Source) -> AsyncIterator[bytes]:
         await _ready(source, write=False)
         try:
             data = os.read(source, _PIECE_BYTES)
-        except BlockingIOError:  # somebody who shares it was faster
+        except BlockingIOError:  # another reader of the same pipe was faster
             continue
         if not data:
             return
