@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -208,3 +209,27 @@ async def test_two_launchers_do_not_disturb_each_other(launcher: Launcher) -> No
         await one.wait()
         one.close()
     assert len(children()) >= 1
+
+
+async def test_a_shortage_of_descriptors_fails_one_start_and_no_other_sandbox(launcher: Launcher) -> None:
+    """Wherever the shortage hits, asking or receiving, it is the platform's fault, and the launcher lives on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    launcher_pid = launcher.pid
+    with await launcher.spawn(Policy(), ["sleep", "1000"]) as neighbour:
+        refused = 0
+        open_now = {int(fd) for fd in os.listdir("/proc/self/fd")}
+        for number in range(min(set(range(max(open_now) + 2)) - open_now), max(open_now) + 12):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+            try:
+                with await launcher.spawn(Policy(), ["true"]) as sandbox:
+                    ended = await sandbox.wait()
+            except PlatformError:
+                refused += 1
+            else:
+                assert ended.ok
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert refused > 0
+        assert launcher.pid == launcher_pid
+        neighbour.kill()
+        assert (await neighbour.wait()).signal == signal.SIGKILL

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -287,6 +288,25 @@ async def test_honest_jobs_do_not_notice_who_takes_all_of(laboratory: Laboratory
     for _, said in hostile:
         held = int(re.match(r"held (\d+)", said)[1])  # type: ignore[index]
         assert attack.most is None or held <= attack.most
+    await laboratory.nothing_is_left()
+
+
+async def test_who_has_more_in_flight_than_the_executor_may_keeps_it_from_nothing(
+    laboratory: Laboratory,
+) -> None:
+    """The kernel holds what all of a user have in flight against the limit of each sender."""
+    (attack,) = (one for one in ATTACKS if one.name == "descriptors in flight")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    running, _ = await held_by(laboratory, attack)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        honest = [await laboratory.run(code=f"{index} + 1") for index in range(4)]
+        assert not running.done()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert [result.outputs for result in honest] == [1, 2, 3, 4]
     await laboratory.nothing_is_left()
 
 
