@@ -9,6 +9,7 @@ from __future__ import annotations
 from praxis_sdk.execution.engines.dagger import DaggerExecutionEngine
 from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
 from praxis_sdk.execution.engines.local import LocalExecutionEngine
+from praxis_sdk.execution.engines.mcp_stdio import McpStdioEngine
 from praxis_sdk.execution.engines.remote_mcp import RemoteMCPEngine
 from praxis_sdk.execution.engines.sandbox import SandboxExecutionEngine
 from praxis_sdk.execution.registry import EngineRegistry
@@ -18,6 +19,7 @@ __all__ = [
     "DaggerExecutionEngine",
     "DockerSDKExecutionEngine",
     "LocalExecutionEngine",
+    "McpStdioEngine",
     "RemoteMCPEngine",
     "SandboxExecutionEngine",
     "builtin_engines",
@@ -35,4 +37,5 @@ def builtin_engines() -> EngineRegistry:
     registry.register(EngineType.DAGGER, DaggerExecutionEngine())
     registry.register(EngineType.LOCAL, LocalExecutionEngine())
     registry.register(EngineType.REMOTE_MCP, RemoteMCPEngine())
+    registry.register(EngineType.MCP_STDIO, McpStdioEngine())
     return registry

@@ -42,7 +42,7 @@ def port_spec(contract: ToolContract, target: EngineType) -> PortedSpec:
     own = contract.get_typed_spec()
     if contract.engine is target:
         return PortedSpec(own)
-    if EngineType.REMOTE_MCP in (contract.engine, target):
+    if {EngineType.REMOTE_MCP, EngineType.MCP_STDIO} & {contract.engine, target}:
         raise _unfit(
             contract, target, "a remote MCP tool is called, not started, so no other engine can stand in"
         )

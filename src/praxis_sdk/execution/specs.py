@@ -42,6 +42,7 @@ class EngineType(StrEnum):
     DAGGER = "dagger"
     LOCAL = "local"
     REMOTE_MCP = "remote-mcp"
+    MCP_STDIO = "mcp-stdio"
     SANDBOX = "sandbox"
     DOCKER = "docker"
     KUBERNETES = "kubernetes"
@@ -254,6 +255,14 @@ class RemoteMCPEngineSpec(EngineSpec):
     transport: Literal["streamable-http"] = Field("streamable-http", description="How MCP is spoken.")
 
 
+class McpStdioEngineSpec(SandboxEngineSpec):
+    """A tool of an MCP server that the command starts, and that speaks MCP on its stdin and stdout."""
+
+    tool: Text | None = Field(
+        None, description="Name of the tool on the server; the contract's unless given."
+    )
+
+
 class CustomEngineSpec(EngineSpec):
     """What an engine of others needs to know: its own to check."""
 
@@ -273,6 +282,7 @@ SPEC_OF: Final = _Specs(
         EngineType.DAGGER: DaggerEngineSpec,
         EngineType.LOCAL: LocalEngineSpec,
         EngineType.REMOTE_MCP: RemoteMCPEngineSpec,
+        EngineType.MCP_STDIO: McpStdioEngineSpec,
         EngineType.SANDBOX: SandboxEngineSpec,
         EngineType.DOCKER: DockerEngineSpec,
         EngineType.KUBERNETES: KubernetesEngineSpec,

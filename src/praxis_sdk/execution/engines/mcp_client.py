@@ -31,6 +31,7 @@ import pydantic
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
@@ -43,12 +44,14 @@ from mcp_types import (
     CallToolResult,
     Implementation,
     InputRequiredResult,
+    jsonrpc_message_adapter,
 )
 
 from praxis_sdk import __version__
 from praxis_sdk.errors import EngineUnavailable, PraxisError
 from praxis_sdk.execution.engines.mcp_answer import Answer, AnswerTooLargeError, CallRefusedError, RemoteTool
 from praxis_sdk.execution.engines.mcp_http import Server, Wire, printable
+from praxis_sdk.execution.engines.mcp_pipe import ServerPipe
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
 
@@ -123,7 +126,7 @@ class ToolCall:
         answer: Answer | None = None
         try:
             with self._whole:
-                async with _connected(self._server, self._answer_limit_bytes) as (client, wire):
+                async with self._connect() as (client, wire):
                     self._wire = wire
                     await _find(client, self._tool, self._server)
                     with self._call:
@@ -134,6 +137,9 @@ class ToolCall:
             if not self._abandoned:
                 raise
         return answer
+
+    def _connect(self) -> contextlib.AbstractAsyncContextManager[tuple[Client, Wire]]:
+        return _connected(self._server, self._answer_limit_bytes)
 
     def abandon(self) -> None:
         """End the call: the server is told, within bounds, and the connection is closed; repeatable."""
@@ -185,6 +191,76 @@ class ToolCall:
         if self._progress_lines <= MAX_PROGRESS_LINES:
             share = f"{progress:g} of {total:g}" if total is not None else f"{progress:g}"
             self._on_progress(printable(message, 500) if message else share)
+
+
+class PipedToolCall(ToolCall):
+    """One call of a tool of a server that speaks MCP on two pipes, in one task.
+
+    Args:
+        pipe: to the server.
+        tool, arguments, on_progress: as for `ToolCall`.
+    """
+
+    def __init__(
+        self, pipe: ServerPipe, tool: str, arguments: Mapping[str, Any], *, on_progress: ProgressLine
+    ) -> None:
+        # A pipe says of itself what a server and its wire say: where it leads, and what was wrong.
+        super().__init__(
+            pipe,  # type: ignore[arg-type]
+            tool,
+            arguments,
+            answer_limit_bytes=0,
+            on_progress=on_progress,
+        )
+        self._pipe = pipe
+
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[tuple[Client, Any]]:
+        pipe = self._pipe
+        try:
+            async with Client(
+                _piped(pipe), client_info=Implementation(name="praxis", version=__version__), cache=None
+            ) as client:
+                yield client, pipe
+        except Exception as error:
+            raise _explained(error, pipe, pipe) from error  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def _piped(pipe: ServerPipe) -> AsyncIterator[Any]:
+    """Speak MCP in lines of JSON, as the SDK's own transport over stdio does; the process is others' to end."""
+    into, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, out_of = anyio.create_memory_object_stream[SessionMessage](0)
+
+    async def read() -> None:
+        async with into:
+            while (line := await pipe.line()) is not None:
+                try:
+                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                except ValueError:
+                    pipe.refuse(line)
+                    return
+                try:
+                    await into.send(SessionMessage(message))
+                except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                    return
+
+    async def write() -> None:
+        async with out_of:
+            async for one in out_of:
+                await pipe.send(
+                    one.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+                )
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        tasks.start_soon(write)
+        try:
+            yield incoming, outgoing
+        finally:
+            for stream in (incoming, outgoing):
+                stream.close()
+            tasks.cancel_scope.cancel()
 
 
 async def list_tools(server: Server, timeout_s: float, answer_limit_bytes: int) -> tuple[RemoteTool, ...]:

@@ -128,7 +128,7 @@ class RemoteMCPEngine(SupervisedEngine):
             MissingExtra: the SDK is not installed, or is too old.
         """
         if self._client is None:
-            self._client = await asyncio.to_thread(_import_client)
+            self._client = await load_client()
         return self._client
 
 
@@ -189,6 +189,15 @@ class RemoteCall:
             return Exit(exit_code=1, refusal=failure)
         self._capture.feed("stdout", answer.text.encode("utf-8", errors="replace"))
         return Exit(exit_code=0)
+
+
+async def load_client() -> ModuleType:
+    """Import the module that needs the SDK, off the event loop.
+
+    Raises:
+        MissingExtra: the SDK is not installed, or is too old.
+    """
+    return await asyncio.to_thread(_import_client)
 
 
 def _import_client() -> ModuleType:
