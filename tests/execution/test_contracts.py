@@ -63,7 +63,7 @@ class TestPublicNames:
     def test_engine_types_have_the_names_and_values_of_the_specs(self) -> None:
         assert {e.name: e.value for e in EngineType} == {
             "DAGGER": "dagger", "LOCAL": "local", "REMOTE_MCP": "remote-mcp",
-            "SANDBOX": "sandbox", "DOCKER": "docker", "KUBERNETES": "kubernetes",
+            "SANDBOX": "sandbox", "DOCKER": "docker", "KUBERNETES": "kubernetes", "MCP_STDIO": "mcp-stdio",
         }  # fmt: skip
         assert EngineType("remote_mcp") is EngineType("REMOTE-MCP") is EngineType.REMOTE_MCP
         with pytest.raises(ValueError, match="not a valid EngineType"):

@@ -101,7 +101,10 @@ class ToolContract(ContractPart):
 
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
     engine: Annotated[
-        EngineType, _spelled(EngineType, *(e.value for e in EngineType), EngineType.REMOTE_MCP.name)
+        EngineType,
+        _spelled(
+            EngineType, *(e.value for e in EngineType), EngineType.REMOTE_MCP.name, EngineType.MCP_STDIO.name
+        ),
     ]
     engine_spec: dict[str, Any] = Field(
         default_factory=dict,
