@@ -92,3 +92,22 @@ async def test_the_shipped_example_runs(executor: JobExecutor) -> None:
     assert isinstance(result.outputs, dict)
     assert result.outputs["observations"] == 2225
     assert {one.name for one in result.artifacts} == {"co2.png", "co2.svg"}
+
+
+FOREIGN = """
+import warnings
+warnings.simplefilter("error")  # matplotlib warns of each character that it draws as a box
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots(figsize=(4, 2))
+axes.set_title("中文 日本語 한국어 \\U0001f680\\U0001f600")
+for kind in ("png", "svg", "pdf"):
+    figure.savefig(f"plot.{kind}")
+plt.close()
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_titles_in_chinese_japanese_and_korean_and_emoji_are_no_boxes(executor: JobExecutor) -> None:
+    result = await executor.run(payload(code=FOREIGN, env="science", fresh=True))
+    assert result.succeeded, result.failure
+    assert sorted(one.name for one in result.artifacts) == ["plot.pdf", "plot.png", "plot.svg"]

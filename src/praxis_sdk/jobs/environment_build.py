@@ -222,7 +222,8 @@ def add_fonts(prefix: Path, interpreter: Interpreter, fonts: FontList) -> None:
     folder = prefix / MATPLOTLIB_FOLDER
     folder.mkdir(parents=True)
     (folder / fonts.file).write_bytes(fonts.content)
-    (folder / "matplotlibrc").write_text(_MATPLOTLIB_SETTINGS)
+    families = ", ".join(("sans-serif", *fonts.families))
+    (folder / "matplotlibrc").write_text(f"{_MATPLOTLIB_SETTINGS}font.family: {families}\n")
     hook = _MATPLOTLIB_HOOK.replace("FOLDER", MATPLOTLIB_FOLDER).replace("FILE", fonts.file)
     packages = prefix / interpreter.packages
     (packages / "_praxis_matplotlib.py").write_text(hook)

@@ -2,7 +2,7 @@
 
 Packages are somebody else's code: they are installed without running any of it, and the first time it runs is
 here, as it will run for jobs. Found out are whether the modules to preload can be imported, and which fonts
-matplotlib brings along (so that no job has to search for fonts, and none sees those of this host).
+matplotlib and packages of fonts bring along (so that no job has to search for fonts, and none sees those of this host).
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ from praxis_sdk.sandbox import Bind, Launcher, Limits, Policy, SandboxExit
 INSIDE: Final = "/environment"
 TIMEOUT_S: Final = 300.0
 _MAX_OUTPUT_BYTES: Final = 16 << 20
+# Asked in this order for what the family of a text lacks: Chinese, Japanese and Korean, emoji, other scripts.
+_FILL_IN: Final = (
+    "Noto Sans CJK JP",
+    "Noto Emoji",
+    *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew"),
+)
 _FONT_FILE: Final = re.compile(r"fontlist-v[0-9A-Za-z]+(\.[0-9A-Za-z]+)*\.json")
 
 _SCRIPT: Final = """
@@ -41,7 +47,15 @@ if sys.argv[1] == "matplotlib":
     import matplotlib.font_manager as manager
     everywhere = manager.findSystemFonts
     manager.findSystemFonts = lambda paths=None, fontext="ttf": everywhere(paths, fontext) if paths else []
-    manager.json_dump(manager.FontManager(), "/tmp/fonts.json")
+    found = manager.FontManager()
+    own = os.path.dirname(manager.__file__)
+    beside = (p for p in everywhere([os.path.dirname(own)]) if not p.startswith(own + os.sep))
+    for path in sorted(beside)[:500]:
+        try:
+            found.addfont(path)
+        except Exception:  # it is not one that matplotlib reads
+            pass
+    manager.json_dump(found, "/tmp/fonts.json")
     with open("/tmp/fonts.json") as file:
         fonts = {"file": f"fontlist-v{manager.FontManager.__version__}.json", "list": json.load(file)}
 with open(stdout, "w") as file:
@@ -52,15 +66,17 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class FontList:
-    """The fonts that matplotlib brings along, as its own cache file says it.
+    """The fonts of an environment, as matplotlib's own cache file says it.
 
     Args:
         file: name of the cache file.
         content: its bytes, the same on every host.
+        families: those that fill in for characters which the usual ones lack.
     """
 
     file: str
     content: bytes
+    families: tuple[str, ...] = ()
 
 
 def inspect(
@@ -144,4 +160,5 @@ def _fonts(output: bytes) -> FontList | None:
         raise PlatformError(f"matplotlib's list of fonts is not understood: {error}") from error
     if not _FONT_FILE.fullmatch(name):
         raise PlatformError(f"matplotlib's list of fonts has an unknown name: {name[:80]!a}")
-    return FontList(name, strict_json.canonical(content))
+    names = {font.get("name") for font in content["ttflist"] if isinstance(font, dict)}
+    return FontList(name, strict_json.canonical(content), tuple(one for one in _FILL_IN if one in names))
