@@ -75,6 +75,62 @@ async def test_what_is_left_open_or_returned_becomes_an_artifact(executor: JobEx
     assert result.stderr.text == "", "nothing is built or complained about on the way"
 
 
+SHOWS = """
+import matplotlib.pyplot as plt
+plt.plot([1, 2, 3]); plt.show()
+print(plt.get_fignums())
+plt.bar([1, 2], [3, 4]); plt.savefig("own.png"); plt.show()
+plt.plot([3, 2]); plt.show(block=False)
+print(len(plt.gcf().axes[0].lines), plt.get_fignums())
+plt.close("all")
+plt.plot([1]); plt.figure(); plt.gcf().savefig("last.png")
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_each_show_ends_its_figures_and_none_is_saved_twice(executor: JobExecutor) -> None:
+    result = await executor.run(payload(code=SHOWS, env="science"))
+    assert result.succeeded, result.failure
+    assert result.stdout.text == "[]\n1 [1]\n"
+    assert result.stderr.text == ""
+    names = ["figure-1.png", "figure-2.png", "figure-3.png", "last.png", "own.png"]
+    assert [one.name for one in result.artifacts] == names
+    assert len({one.digest for one in result.artifacts}) == len(names), "each shows something else"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("np.datetime64('2024-01-01T00:00', 'ns')", "2024-01-01T00:00:00.000000000"),
+        ("np.array(['2024-01-01', 'NaT'], dtype='datetime64[D]')", ["2024-01-01", None]),
+        ("np.array([(1, 2.5)], dtype=[('a', int), ('b', float)])", [{"a": 1, "b": 2.5}]),
+        ("np.finfo(np.longdouble).eps", 1.0842021724855044e-19),
+        ("[pd.NA, pd.NaT, pd.Timestamp('2024-01-02'), pd.Timedelta('1D')]",
+         [None, None, "2024-01-02T00:00:00", "PT86400S"]),
+        ("pd.Index([1, 2])", [1, 2]),
+        ("np.ma.array([1, 2], mask=[0, 1])", [1, None]),
+    ],
+)  # fmt: skip
+async def test_values_of_libraries_lose_nothing(executor: JobExecutor, code: str, value: object) -> None:
+    result = await executor.run(payload(code=f"import numpy as np, pandas as pd\n{code}", env="science"))
+    assert result.succeeded, result.failure
+    assert result.outputs == value
+
+
+@pytest.mark.timeout(300)
+async def test_a_last_line_of_a_library_does_not_decide_success(executor: JobExecutor) -> None:
+    code = (
+        "import pandas as pd, matplotlib.pyplot as plt\n"
+        "plt.plot([1, 2]); pd.DataFrame({'x': [1], 'g': ['a']}).groupby('g')"
+    )
+    result = await executor.run(payload(code=code, env="science"))
+    assert result.succeeded, result.failure
+    assert isinstance(result.outputs, dict)
+    assert "DataFrameGroupBy" in str(result.outputs["repr"])
+    assert [one.name for one in result.artifacts] == ["figure-1.png"]
+
+
 @pytest.mark.timeout(300)
 async def test_numbers_of_numpy_are_plain_json(executor: JobExecutor) -> None:
     code = "import numpy as np\n{'a': np.float64(1.5), 'b': np.arange(3), 'c': np.nan, np.int64(4): np.bool_(True)}"

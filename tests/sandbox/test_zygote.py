@@ -336,6 +336,17 @@ def environment(tmp_path: Path, **modules: str) -> Zygote:
     )
 
 
+async def test_a_module_that_tries_semaphores_at_its_import_finds_them(tmp_path: Path) -> None:
+    code = """
+from _multiprocessing import SemLock
+SemLock(0, 0, 1, name="/probe", unlink=True)
+open("/dev/shm/left", "w").write("x" * 100)
+"""
+    async with launched(environment(tmp_path, prober=code)) as launcher:
+        done = await fork(launcher, "import prober; print(os.listdir('/dev/shm'))")
+        assert done.output == "[]\n", "a job has shared memory of its own"
+
+
 async def test_preloaded_code_is_confined_before_it_runs(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x")
