@@ -127,6 +127,7 @@ class FileWatch:
     def __init__(self, path: str) -> None:
         self._path = path
         self._database = _identity(path)
+        self._log_path = f"{path}-wal"
         self._log: tuple[int, int] | None = None
 
     def check(self) -> None:
@@ -139,14 +140,21 @@ class FileWatch:
             return
         if _identity(self._path) != self._database:
             raise self._gone("deleted or replaced")
-        log = _identity(f"{self._path}-wal")
-        if self._log is not None and log != self._log:
+        if self._log is not None and _identity(self._log_path) != self._log:
             raise self._gone("separated from its write-ahead log (-wal)")
 
     def used(self) -> None:
         """Take note that a transaction was done: from now on the log must stay the same, too."""
         if self._log is None and self._path != MEMORY:
-            self._log = _identity(f"{self._path}-wal")
+            self._log = _identity(self._log_path)
+
+    def reason(self, error: Exception) -> Exception:
+        """Return why something failed: that the store is gone, where it is; else the error itself."""
+        try:
+            self.check()
+        except StoreGone as gone:
+            return gone
+        return error
 
     def closed(self) -> None:
         """Take note that a connection was closed: SQLite removes the log with the last one."""

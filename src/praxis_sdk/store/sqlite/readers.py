@@ -88,13 +88,13 @@ class ThreadReader:
             answer: Any = None
             failure: BaseException | None = None
             try:
-                self._file.check()
                 if connection is None:
                     connection = connect(self._path, read_only=True)
                 answer = question(connection)
+                self._file.check()
                 self._file.used()
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
-                failure = explained(error, self._path)
+                failure = explained(self._file.reason(error), self._path)
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it who asked
                 self._loop.call_soon_threadsafe(_deliver, future, answer, failure)
         if connection is not None:

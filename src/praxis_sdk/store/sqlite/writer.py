@@ -224,7 +224,6 @@ class GroupWriter:
     def _run_group(self, group: list[_Asked]) -> None:
         try:
             with self._turns.taken(lambda: not all(asked.future.cancelled() for asked in group)):
-                self._file.check()
                 connection = self._opened()
                 connection.execute("BEGIN IMMEDIATE")
                 for asked in group:
@@ -234,7 +233,7 @@ class GroupWriter:
                 self._file.used()
             self.commits += 1
         except Exception as error:  # noqa: BLE001 - the thread outlives it, and all callers are told
-            self._fail(group, error)
+            self._fail(group, self._file.reason(error))
         topics = set().union(*(asked.topics for asked in group))
         if topics:
             with contextlib.suppress(OSError):  # the others look by themselves, too
