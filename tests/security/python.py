@@ -115,7 +115,7 @@ CASES = [
     Case(
         "parameters are data",
         {
-            "code": "def main(text): return text",
+            "code": "def main(text, **others): return text",
             "parameters": {"text": "__import__('os').system('id')", "__builtins__": 1, "self": None},
         },
         OK,
