@@ -197,7 +197,7 @@ def test_every_limit_has_an_option(at_home: AtHome, words: list[str], limit: str
         (["--runtime", "latex", "-c", "1", "more"], "more than one thing to run: 'more'"),
         (["-c", "1", "--env", "nowhere"], "no environment 'nowhere'; there are: base"),
         (["-c", "1", "--env", "Bad Name"], "--env: "),
-        (["-c", "1", "--runtime", "cobol"], "payload.runtime: there is no adapter for 'cobol'"),
+        (["-c", "1", "--runtime", "cobol"], "payload.runtime: there is no runtime 'cobol' here"),
         (["-c", "1", "--memory", "lots"], "--memory: is not a size"),
         (["-c", "1", "--memory", "1K"], "--memory: "),
         (["-c", "1", "--timeout", "soon"], "--timeout: is not a duration"),
