@@ -128,6 +128,8 @@ class DirectRun:
     async def _withdraw(self, execution_id: str) -> None:
         """Cancel what did not end here: nobody waits for it any more, so nobody shall begin it."""
         with contextlib.suppress(PraxisError):  # it was never kept, or the store is away
+            if (await self._store.get(execution_id)).status is ExecutionStatus.CANCELLING:
+                return  # it is over, and what it came to counts once its end is confirmed
             coordinator = ExecutionCoordinator(self._store, Kinds(self._kind), clock=self._clock)
             await coordinator.cancel_execution(execution_id, "interrupted")
 
