@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from tests.cli.conftest import AtHome, only_line
+from tests.cli.conftest import AtHome, ContractWriter, only_line
 from tests.cli.test_control_batch import job, write
 from tests.cli.test_control_executions import running, start_worker, submitted
 
@@ -150,3 +150,15 @@ def test_a_wrong_offer_is_one_line(at_home: AtHome, words: list[str], told: str)
     done = at_home("worker", *words)
     assert done.returncode == 2
     assert told in only_line(done.stderr)
+
+
+def test_every_attempt_is_told_which_one_it_is(at_home: AtHome, write_contract: ContractWriter) -> None:
+    told = 'echo "$PRAXIS_ATTEMPT $PRAXIS_IDEMPOTENCY_KEY $PRAXIS_FENCING_TOKEN"'
+    script = f'{told}; test "$PRAXIS_ATTEMPT" = 2 || exit 75'
+    contract = write_contract(script, spec={"env": {"PRAXIS_FENCING_TOKEN": "forged"}})
+    done = at_home(
+        "submit", "--tool", contract, "--trust", "--retry-exit", "75", "--key", "order-7", "--wait", "--quiet"
+    )
+    first, second = (line.split() for line in done.stdout.decode().splitlines())
+    assert [first[:2], second[:2]] == [["1", "order-7"], ["2", "order-7"]]
+    assert 0 < int(first[2]) < int(second[2])

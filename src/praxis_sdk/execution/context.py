@@ -42,6 +42,7 @@ class RunContext:
             caller that listens may need few.
         on_progress: called with a line for people when a slow step begins (pulling an image).
         fencing_token: of the attempt that this run is, for labels; 0: it is no attempt.
+        identity: variables that tell the tool which attempt it is; no contract and no argument changes them.
         on_outside: told of what is about to be started where this process's death does not end it.
         on_termination: told what is known of the tool's end; the last word counts.
         mask: replaces secrets in what the tool writes.
@@ -58,6 +59,7 @@ class RunContext:
     keep_output_bytes: int | None = None
     on_progress: ProgressListener | None = None
     fencing_token: int = 0
+    identity: Mapping[str, str] = field(default_factory=dict)
     on_outside: Callable[[Remains], None] | None = None
     on_termination: Callable[[Termination], None] | None = None
     terminating: asyncio.Event | None = None

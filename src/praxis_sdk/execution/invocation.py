@@ -88,7 +88,7 @@ def prepare(
     notes = list(ported.notes)
     if isinstance(spec, ProcessEngineSpec):
         argv = _argv(spec, contract, values)
-        env = _environment(spec, values, notes)
+        env = {**_environment(spec, values, notes), **context.identity}
         stdin = _stdin(spec, contract, values, context)
     elif context.stdin is not None:
         raise ValidationError("stdin: a remote tool has no standard input", remedy="leave it out")

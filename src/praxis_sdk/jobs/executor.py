@@ -14,7 +14,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import FileIO
@@ -58,6 +58,7 @@ from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 MOST_BEGINNING: Final = 64
+_NOBODY: Final[Mapping[str, str]] = {}
 _AT_ONCE_BYTES: Final = 1 << 20  # of output that is made text of sooner than a thread is called
 
 log = get_logger("praxis.jobs")
@@ -111,6 +112,7 @@ class _Asked:
     on_output: OutputListener | None
     on_progress: Callable[[str], None]
     terminating: asyncio.Event | None
+    identity: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class JobExecutor:
         on_output: OutputListener | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
         terminating: asyncio.Event | None = None,
+        identity: Mapping[str, str] = _NOBODY,
         counts: Callable[[], bool] = lambda: True,
     ) -> JobResult:
         """Run one job, or take the stored result of an equal one, and keep the result.
@@ -180,6 +183,8 @@ class JobExecutor:
             on_output: called with each piece of its output as it arrives.
             on_progress: called with a line when a slow step begins.
             terminating: once it is set the job is asked to end (SIGTERM), and may take its time.
+            identity: variables that tell a job with network grants which attempt it is; others have no effects outside,
+                and would no longer be equal.
             counts: asked at the end; a result that does not count, say of a cancelled job, is not kept.
 
         Raises:
@@ -188,7 +193,7 @@ class JobExecutor:
         events = log.bind(job_id=payload.job_id, runtime=payload.runtime)
         events.info("job.status", status="running")
         result = await self.execute(
-            payload, on_output=on_output, on_progress=on_progress, terminating=terminating
+            payload, on_output=on_output, on_progress=on_progress, terminating=terminating, identity=identity
         )
         if counts():
             await self.keep(payload, result)
@@ -210,6 +215,7 @@ class JobExecutor:
         on_output: OutputListener | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
         terminating: asyncio.Event | None = None,
+        identity: Mapping[str, str] = _NOBODY,
     ) -> JobResult:
         """Do as `run` does, and leave it to the caller whether the result counts.
 
@@ -220,13 +226,14 @@ class JobExecutor:
             on_output: called with each piece of its output as it arrives.
             on_progress: called with a line when a slow step begins.
             terminating: once it is set the job is asked to end (SIGTERM), and may take its time.
+            identity: as in `run`.
 
         Raises:
             PlatformError: the platform failed.
         """
         began = _Clock(self._now(), time.monotonic())
         try:
-            return await self._result(_Asked(payload, began, on_output, on_progress, terminating))
+            return await self._result(_Asked(payload, began, on_output, on_progress, terminating, identity))
         except PraxisError:
             raise
         except OSError as error:
@@ -302,7 +309,10 @@ class JobExecutor:
                 async with self._beginning:
                     with await self._order(payload, wanted, key) as order:
                         began.prepared = began.started = time.monotonic()
-                        await attempt.start(order, wanted.variables)
+                        variables = (
+                            {**wanted.variables, **asked.identity} if payload.network else wanted.variables
+                        )
+                        await attempt.start(order, variables)
                 ended = await attempt.end(wanted.leave)
                 began.ended = time.monotonic()
                 return _report(ended)

@@ -128,6 +128,20 @@ class AttemptHandle:
         """The same for every attempt of an execution: for services that must not do a thing twice."""
         return self.execution.idempotency_key or self.execution.id
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """The variables that tell work outside which attempt it is.
+
+        Work with effects elsewhere hands them on: the key is the same for every attempt, so that a service does a thing
+        once, and the token grows with each, so that it can refuse an attempt that was replaced.
+        """
+        return {
+            "PRAXIS_EXECUTION_ID": self.execution.id,
+            "PRAXIS_ATTEMPT": str(self.execution.attempt),
+            "PRAXIS_IDEMPOTENCY_KEY": self.idempotency_key,
+            "PRAXIS_FENCING_TOKEN": str(self.execution.token),
+        }
+
     def check_cancelled(self) -> None:
         """Raise when the end is wanted (spec 5, section 3.2).
 

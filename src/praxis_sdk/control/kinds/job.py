@@ -126,6 +126,7 @@ class JobKind:
                 on_output=heard,
                 on_progress=told,
                 terminating=attempt.terminated,
+                identity=attempt.identity,
                 counts=lambda: not attempt.cancelled.is_set(),
             )
         except BaseException as error:

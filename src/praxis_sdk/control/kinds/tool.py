@@ -167,6 +167,7 @@ class ToolKind:
             on_progress=told,
             keep_output_bytes=self._keep_output_bytes,
             fencing_token=execution.token,
+            identity=attempt.identity,
             on_outside=attempt.outside,
             on_termination=ended,
             terminating=attempt.terminated,
