@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 
@@ -27,6 +28,13 @@ class Clock:
     def boottime(self) -> float:
         """Return seconds that never go back, and that count while the machine is suspended, too."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def boot(self) -> str:
+        """Return what tells this boot of the machine, since which `boottime` counts, from others; empty: unknown."""
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
 
     async def sleep(self, seconds: float) -> None:
         """Return when so much time has passed."""

@@ -175,3 +175,19 @@ def test_a_reader_that_leaves_ends_the_command(at_home: AtHome) -> None:
     process.stdout = None
     process.communicate(timeout=60)
     assert process.returncode in (141, 137)  # it may have reached its limit of output before
+
+
+def test_a_tool_of_an_engine_that_nobody_has_is_refused_when_it_is_submitted(
+    at_home: AtHome, write_contract: ContractWriter
+) -> None:
+    (at_home.cwd / "tool.yaml").write_text(
+        "name: pod\nengine: kubernetes\nengineSpec: {image: 'alpine:3', command: [echo, hi]}\n"
+    )
+    for words in (["tool.yaml"], [str(write_contract("true")), "--engine", "kubernetes"]):
+        refused = at_home("submit", *words)
+        assert (refused.returncode, refused.stdout) == (2, b"")
+        assert only_line(refused.stderr) == (
+            "praxis: engine: no 'kubernetes' engine exists in this version of Praxis "
+            "(use --engine docker or --engine sandbox, or install a package that brings the engine)"
+        )
+    assert at_home("submit", "tool.yaml", "--engine", "docker", "--quiet").returncode == 0

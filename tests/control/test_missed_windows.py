@@ -38,6 +38,19 @@ class SetClock(Clock):
         return datetime.fromtimestamp(self.time(), UTC)
 
 
+class PassingClock(Clock):
+    """A clock by which as much time passes as another is put forward by."""
+
+    def __init__(self, clock: SetClock) -> None:
+        self._clock = clock
+
+    def time(self) -> float:
+        return self._clock.time()
+
+    def boottime(self) -> float:
+        return super().boottime() + self._clock.by_s
+
+
 @pytest.fixture
 def clock() -> SetClock:
     """The time of the planes and of their store."""
@@ -46,8 +59,8 @@ def clock() -> SetClock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: SetClock) -> AsyncIterator[Store]:
-    """An empty store that goes by the clock."""
-    opened = await SqliteStore.open(tmp_path / "praxis.db", clock=clock)
+    """An empty store for which the time passes that the clock is put forward by."""
+    opened = await SqliteStore.open(tmp_path / "praxis.db", clock=PassingClock(clock))
     try:
         yield opened
     finally:

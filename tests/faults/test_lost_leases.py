@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
+from praxis_sdk.control import endings
 from praxis_sdk.control.heartbeat import Heartbeat, StallWatch
 from praxis_sdk.control.leases import Lease, LeaseWatch
 from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.control.worker import Offer
-from praxis_sdk.model import Worker, WorkerState
+from praxis_sdk.model import Ending, Worker, WorkerState
 from praxis_sdk.resources import ZERO
-from praxis_sdk.states import ExecutionStatus
+from praxis_sdk.states import ErrorType, ExecutionStatus
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.faults.acts import FaultKind
@@ -60,7 +61,7 @@ class CutStore:
 
     def __getattr__(self, name: str) -> Any:
         real: Callable[..., Any] = getattr(self._store, name)
-        if name == "changed":
+        if name in ("changed", "clock"):
             return real
 
         async def call(*positional: Any, **named: Any) -> Any:
@@ -243,3 +244,27 @@ async def test_an_event_loop_that_stands_still_is_noticed_by_a_thread(tmp_path: 
         watch.stop()
         assert stalled.is_set()
         assert Lease(LEASE_S).kill_after_s <= ages[0] < SOON_S
+
+
+async def test_work_whose_worker_loses_its_lease_again_and_again_spends_retries_in_the_end(
+    tmp_path: Path,
+) -> None:
+    """It may be the work itself that makes its worker miss its heartbeats."""
+    async with cut_off(tmp_path) as (plane, store, real, kind):
+        attempts = endings.MOST_FREE_REQUEUES + 1
+        asked = {**work("wait", gate="never"), "retry": {"max_retries": 0}}
+        one = await plane.coordinator.submit_execution(asked)
+        for number in range(attempts):
+            await kind.begun_count(number + 1)
+            store.cut(hangs=False)
+            await until(lambda: not kind.running)
+            store.mend()
+        async with asyncio.timeout(SOON_S):
+            done = await plane.coordinator.wait(one)
+        assert (done.status, done.attempt) == (ExecutionStatus.FAILED, attempts)
+        assert done.failure is not None
+        assert (done.failure.code, done.failure.error_type) == ("lease_lost", ErrorType.CRASH)
+        assert [attempt.ending for attempt in await real.attempts(one)] == [
+            *[Ending.RELEASED] * endings.MOST_FREE_REQUEUES,
+            Ending.LOST,
+        ]

@@ -131,20 +131,19 @@ async def connected(chosen: ChosenStore, *, patience_s: float = PATIENCE_S) -> A
     Raises:
         PlatformError: it cannot be opened.
     """
-    from praxis_sdk.clock import Clock
     from praxis_sdk.control.coordinator import ExecutionCoordinator
     from praxis_sdk.control.liveness import Liveness
 
-    home, clock = chosen.home, Clock()
+    home = chosen.home
     kinds = kinds_of(home)
     store = await chosen.open(patience_s=patience_s)
     try:
         yield Control(
             home=home,
             store=store,
-            coordinator=ExecutionCoordinator(store, kinds, clock=clock),
+            coordinator=ExecutionCoordinator(store, kinds),
             liveness=Liveness(home.path / LOCKS),
-            clock=clock,
+            clock=store.clock,
             kinds=kinds,
             embedded=chosen.embedded,
         )

@@ -62,7 +62,7 @@ class ExecutionCoordinator:
     ) -> None:
         self._store = store
         self._kinds = kinds
-        self._clock = clock or Clock()
+        self._clock = clock or store.clock
         self._max_waiting = max_waiting
         self._stopping = stopping
         self._experience = Experience(store, self._clock)

@@ -50,7 +50,7 @@ class DirectRun:
     ) -> None:
         self._store = store
         self._kind = _Observed(kind)
-        self._clock = clock or Clock()
+        self._clock = clock or store.clock
         self._liveness = liveness
         self._tracing = tracing
         self._names: list[str] = []  # of the worker, which takes another one when it was lost

@@ -23,13 +23,16 @@ from praxis_sdk.control.transitions import (
     requeue_preempted,
 )
 from praxis_sdk.errors import EngineUnavailable, PraxisError
-from praxis_sdk.model import Execution, Failure, Stop, Usage
+from praxis_sdk.model import Ending, Execution, Failure, Stop, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
 from praxis_sdk.store import Change
 from praxis_sdk.termination import Remains, Termination
 
 CUT_OFF: Final = "its worker was cut off from its store, or stood still"
+# So often it is requeued for that without spending a retry: then the work itself may be what makes its worker miss
+# its heartbeats.
+MOST_FREE_REQUEUES: Final = 3
 
 
 def dependency_held(ended: Ended) -> bool:
@@ -82,8 +85,14 @@ def change_of(
     if held.stop == Stop.PREEMPT and not ended_itself:
         return requeue_preempted(execution, outcome.events, outcome.usage)
     if held.stop is not None and not ended_itself:
-        cut_off = held.stop == LEASE_LOST
-        return give_back(execution, CUT_OFF if cut_off else "its worker ended", outcome.events)
+        if held.stop != LEASE_LOST:
+            return give_back(execution, "its worker ended", outcome.events)
+        if _free_requeues(execution) < MOST_FREE_REQUEUES:
+            return give_back(execution, CUT_OFF, outcome.events)
+        lost = failure_policy.lease_lost(execution)
+        return failure_policy.after_failure(
+            execution, lost, now, usage=outcome.usage, events=outcome.events, ending=Ending.LOST
+        ).change
     if outcome.failure is None:
         return finish(
             execution,
@@ -107,6 +116,11 @@ def change_of(
     ).change
 
 
+def _free_requeues(execution: Execution) -> int:
+    """Return how many earlier attempts neither spent a retry nor were preempted."""
+    return execution.attempt - 1 - execution.retries - execution.preemptions
+
+
 def unconfirmed(held: Held, remains: Remains, outcome: Outcome, now: float) -> Change:
     """Say how an execution changes whose attempt is over, and of which something may still run.
 
@@ -118,12 +132,15 @@ def unconfirmed(held: Held, remains: Remains, outcome: Outcome, now: float) -> C
     """
     execution = held.execution
     counts = held.stop is None  # else what it came to does not count, as after any forced end
+    failure = outcome.failure if counts else None
+    if held.stop == LEASE_LOST and _free_requeues(execution) >= MOST_FREE_REQUEUES:
+        failure = failure_policy.lease_lost(execution)
     alert = alerts.draft_of(alerts.termination_unconfirmed(execution, remains, now))
     return hold_unconfirmed(
         execution,
         f"{remains} is not confirmed to be gone",
         (*outcome.events, alert),
-        failure=outcome.failure if counts else None,
+        failure=failure,
         usage=outcome.usage,
         outputs=outcome.outputs if counts else None,
         result=outcome.result if counts else None,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # a job's result brings a whole library of validation, which 
 
 COMPONENT: Final = "failure-policy"
 WORKER_LOST: Final = "worker_lost"
+LEASE_LOST: Final = "lease_lost"
 CRASHED: Final = "crashed"
 TIMED_OUT: Final = "wall_clock_exceeded"
 # What an attempt lacked, by the code of its failure.
@@ -58,7 +59,7 @@ MAX_DETAIL_CHARS: Final = 16 << 10
 MAX_MESSAGE_CHARS: Final = 1000
 MAX_PAUSE_S: Final = 3600.0
 
-_CRASH_CODES: Final = frozenset({WORKER_LOST, CRASHED, "killed_from_outside", "internal"})
+_CRASH_CODES: Final = frozenset({WORKER_LOST, LEASE_LOST, CRASHED, "killed_from_outside", "internal"})
 _PERMANENT_CODES: Final = frozenset({"authentication_failed", "permission_denied", "store_outdated"})
 # Signals that a program sends itself (abort) or earns by what it writes to: its own way to fail, as an
 # exception is. SIGSYS is the sandbox's answer to a forbidden call.
@@ -333,6 +334,15 @@ def after_loss(execution: Execution, now: float, *, detail: str = "") -> Verdict
         detail,
     )
     return after_failure(execution, failure, now, ending=Ending.LOST)
+
+
+def lease_lost(execution: Execution) -> Failure:
+    """Return the failure of an execution that was stopped again and again since its worker's lease had run out."""
+    message = (
+        f"attempt {execution.attempt} was stopped, as others before it: its worker was cut off from its store, "
+        "or stood still"
+    )
+    return Failure(FailureCategory.INTERNAL_ERROR, ErrorType.CRASH, LEASE_LOST, message)
 
 
 def _crash_log(execution: Execution, failure: Failure) -> Draft:

@@ -30,7 +30,7 @@ class ExecutionMonitor:
 
     def __init__(self, store: Store, clock: Clock | None = None) -> None:
         self._store = store
-        self._clock = clock or Clock()
+        self._clock = clock or store.clock
 
     async def get_metrics(self, since: float | None = None, until: float | None = None) -> ExecutionMetrics:
         """Return the metrics of a time window (spec 4, property 24).

@@ -116,7 +116,7 @@ class ControlPlane:
         self._store = store
         self._kinds = kinds
         self._options = options or PlaneOptions()
-        self._clock = clock or Clock()
+        self._clock = clock or store.clock
         self._liveness = liveness
         self.tasks = Supervisor(self._clock.sleep, self._clock.monotonic)
         self._names: list[str] = []  # of the worker, which takes another one when it was lost

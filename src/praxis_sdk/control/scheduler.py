@@ -43,6 +43,7 @@ from praxis_sdk.store.protocol import Round
 
 TOO_LARGE: Final = "fits no worker, even an idle one"
 NO_WORKER: Final = "no worker runs this kind of work"
+CLOCK_IN_DOUBT: Final = "its window has closed by a clock that was set ahead: waits until that is certain"
 WAITS_FOR: Final = "waits for room on worker "
 
 
@@ -150,14 +151,16 @@ def _due(
 ) -> tuple[list[Change], int]:
     items = []
     looked_at = seen.due[: policy.planned_at_once]
-    due = [execution for execution in looked_at if not window_closed(execution, seen.now)]
+    due = [execution for execution in looked_at if not window_closed(execution, seen.certain)]
     missed = [
-        miss_window(execution, seen.now) for execution in looked_at if window_closed(execution, seen.now)
+        miss_window(execution, seen.now) for execution in looked_at if window_closed(execution, seen.certain)
     ]
     for execution in due:
         lasts_s, closes_at = planned_s(execution, policy), execution.terms.closes_at
         if lasts_s is None or closes_at is None or _had_its_turn(execution, policy):
             continue
+        if window_closed(execution, seen.now):
+            continue  # whether it has closed is not certain: it waits among what is queued
         expected_s = execution.terms.expected_s or 0.0
         lasts_s = max(expected_s, min(lasts_s, closes_at - seen.now))  # a tight window has no margin
         items.append(windows.Item(execution.id, seen.now, closes_at, lasts_s, execution.granted))
@@ -254,7 +257,7 @@ class _Filling:
         now, place, changes, placed = self.seen.now, self.fleet.place, self.changes, self._placed
         for execution, need in zip(self.seen.waiting, self.needs, strict=True):
             if execution.terms.closes_at is not None and window_closed(execution, now):
-                changes.append(miss_window(execution, now))
+                self._close(execution, execution.terms.closes_at)
                 continue
             worker_id = place(execution.kind, need)
             if worker_id is None:
@@ -263,6 +266,19 @@ class _Filling:
             changes.append(start(execution, worker_id, now))
             placed.append((worker_id, need))
         self.started = len(placed)
+
+    def _close(self, execution: Execution, closes_at: float) -> None:
+        """End what missed its window; where the clock may have been set ahead, neither start nor end it."""
+        left_s = closes_at - self.seen.certain
+        if left_s <= 0:
+            self.changes.append(miss_window(execution, self.seen.now))
+            return
+        if execution.reason != CLOCK_IN_DOUBT:
+            self._tell(execution, CLOCK_IN_DOUBT)
+        self._look_again(self.seen.now + left_s)
+
+    def _look_again(self, at: float) -> None:
+        self.look_again_at = at if self.look_again_at is None else min(at, self.look_again_at)
 
     def _cannot_start(self, execution: Execution, need: Amounts) -> None:
         seen, policy = self.seen, self.policy
@@ -296,12 +312,12 @@ class _Filling:
             if nearest is not None:
                 self._keep(nearest, execution)
                 self._patient += 1
-        elif self.look_again_at is None or since + policy.patience_s < self.look_again_at:
-            self.look_again_at = since + policy.patience_s
+        else:
+            self._look_again(since + policy.patience_s)
 
     def _tell(self, execution: Execution, reason: str) -> None:
         """Say once, in its stream, why an execution waits."""
-        told = reason if reason in (TOO_LARGE, NO_WORKER) else ""
+        told = reason if reason in (TOO_LARGE, NO_WORKER, CLOCK_IN_DOUBT) else ""
         level = Level.WARN if told else Level.INFO
         data = {"requirements": execution.granted.to_json(), "kind": execution.kind}
         draft = Draft(EventType.DECISION, reason, data, level, "scheduler")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution import plugins
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_strict, limits_of
 from praxis_sdk.execution.outcome import Isolation
@@ -21,6 +22,7 @@ from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
 AUTO: Final = "auto"
 
 _FALLBACK: Final[Mapping[EngineType, tuple[EngineType, ...]]] = {EngineType.DAGGER: (EngineType.DOCKER,)}
+_WITHOUT_ENGINE: Final = frozenset({EngineType.KUBERNETES})  # a package or a program may bring one
 _AUTOMATIC: Final = (EngineType.DOCKER, EngineType.DAGGER, EngineType.KUBERNETES, EngineType.SANDBOX)
 
 
@@ -81,6 +83,24 @@ def candidates(contract: ToolContract, wish: str | None) -> tuple[EngineType, ..
     except ValueError as error:
         known = ", ".join([*EngineType, AUTO])
         raise ValidationError(f"engine: {wish[:80]!r} is not an engine", remedy=f"known: {known}") from error
+
+
+def check_runnable(contract: ToolContract, wish: str | None) -> None:
+    """Refuse what no worker of this version can run, before it waits for one.
+
+    Args:
+        contract: the tool.
+        wish: as in `candidates`.
+
+    Raises:
+        ValidationError: the wish names no engine, or there is none of its type or the contract's.
+    """
+    wanted = candidates(contract, wish)
+    if all(engine in _WITHOUT_ENGINE and not plugins.is_custom(engine) for engine in wanted):
+        raise ValidationError(
+            f"engine: no '{wanted[0]}' engine exists in this version of Praxis",
+            remedy="use --engine docker or --engine sandbox, or install a package that brings the engine",
+        )
 
 
 def isolation_refusal(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from praxis_sdk.clock import Clock
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.model import (
     Attempt,
@@ -123,6 +124,7 @@ class Round:
 
     Args:
         now: the store's time, seconds since 1970.
+        earliest: the earliest that the time can be, where the clock may have been set ahead; None: `now`.
         due: submitted executions whose time has come, oldest first.
         waiting: queued executions in rank order; without request.
         workers: those that are active, with what they have reserved.
@@ -134,6 +136,12 @@ class Round:
     waiting: tuple[Execution, ...] = ()
     workers: tuple[Worker, ...] = ()
     running: tuple[Execution, ...] = ()
+    earliest: float | None = None
+
+    @property
+    def certain(self) -> float:
+        """The time by which is decided what cannot be taken back."""
+        return self.now if self.earliest is None else self.earliest
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,10 @@ Decide = Callable[[Round], Sequence[Change]]
 
 class Store(Protocol):
     """Where executions live. Times are seconds since 1970; lists are in the order that each method says."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time that all who share the store go by, where it has one of its own; else this machine's."""
 
     async def close(self) -> None:
         """Write what is under way and let go; repeatable."""

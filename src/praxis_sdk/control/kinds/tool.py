@@ -87,6 +87,7 @@ class ToolKind:
     def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
         """Accept a contract with its arguments, or refuse it with the field that is wrong."""
         from praxis_sdk.execution.credentials import check_references
+        from praxis_sdk.execution.selection import check_runnable
 
         if mode is not None:
             raise ValidationError("mode: a tool has none", remedy="leave it out")
@@ -112,6 +113,7 @@ class ToolKind:
                 if not isinstance(request[name], form):
                     raise ValidationError(f"request.{name}: {request[name]!r} has the wrong form")
                 kept[name] = request[name]
+        check_runnable(contract, kept.get("engine"))
         if request.get("allow_mounts"):
             kept["allow_mounts"] = _folders(request["allow_mounts"])
         if request.get("timeout") is not None:

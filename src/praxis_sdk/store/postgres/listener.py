@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from praxis_sdk.log import get_logger
 from praxis_sdk.store.hub import Hub
+from praxis_sdk.store.postgres.clock import ServerClock
 from praxis_sdk.store.postgres.connection import (
     CONNECT_TIMEOUT_S,
     RECONNECT_TIMEOUT_S,
@@ -20,9 +21,10 @@ from praxis_sdk.store.postgres.transactions import unpacked
 from praxis_sdk.supervisor import Supervisor
 
 CHANNEL: Final = "praxis"
-# How often a silent connection is asked whether it still stands, and for how long it may think.
+# How often a silent connection is asked for the time, and so whether it still stands, and for how long it may think.
 _PROBE_S: Final = 5.0
 _PROBE_TIMEOUT_S: Final = 3.0
+_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 
@@ -38,13 +40,17 @@ class Listener:
         url: where the database is; a connection pooler that shares sessions cannot listen.
         origin: notifications of this origin are our own; the hub was told when they were kept.
         hub: is rung.
+        clock: is told the server's time.
         renewed: called when the connection was made anew, before anybody is woken.
     """
 
-    def __init__(self, url: str, origin: str, hub: Hub, *, renewed: Callable[[], None]) -> None:
+    def __init__(
+        self, url: str, origin: str, hub: Hub, clock: ServerClock, *, renewed: Callable[[], None]
+    ) -> None:
         self._url = url
         self._origin = origin
         self._hub = hub
+        self._clock = clock
         self._renewed = renewed
         self._first: tuple[Connection, asyncio.Event] | None = None
         self.tasks = Supervisor()
@@ -84,7 +90,7 @@ class Listener:
                 await asyncio.wait_for(ended.wait(), _PROBE_S)
             except TimeoutError:
                 try:
-                    await asyncio.wait_for(connection.fetchval("SELECT 1"), _PROBE_TIMEOUT_S)
+                    await asyncio.wait_for(self._ask_for_the_time(connection), _PROBE_TIMEOUT_S)
                 except Exception as error:  # noqa: BLE001 whatever it is, a new connection is the answer
                     log.info("postgres.listener_silent", error=type(error).__name__)
                     return
@@ -105,11 +111,17 @@ class Listener:
             ended = asyncio.Event()
             connection.add_termination_listener(lambda _: ended.set())
             await asyncio.wait_for(connection.add_listener(CHANNEL, self._told), timeout_s)
+            await asyncio.wait_for(self._ask_for_the_time(connection), timeout_s)
         except Exception as error:
             if not passes(error):
                 raise
             raise unavailable(error) from error
         return connection, ended
+
+    async def _ask_for_the_time(self, connection: Connection) -> None:
+        asked = self._clock.boottime()
+        server = await connection.fetchval(_TIME)
+        self._clock.heard(asked, server, self._clock.boottime())
 
     def _told(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         origin, topics = unpacked(payload)

@@ -18,6 +18,7 @@ from praxis_sdk.store.encoding import STATUS, from_json, to_json
 from praxis_sdk.store.hub import QUEUE, Hub, execution_topic, worker_topic
 from praxis_sdk.store.postgres import lists
 from praxis_sdk.store.postgres.changing import Application, Submission, merging, submit_or_raise, unknown
+from praxis_sdk.store.postgres.clock import ServerClock
 from praxis_sdk.store.postgres.connection import WRITING, Connection, Line, Patience, Pool
 from praxis_sdk.store.postgres.listener import Listener
 from praxis_sdk.store.postgres.rounds import run_round
@@ -45,19 +46,20 @@ PRUNED_AT_ONCE = 500  # executions in one transaction, so that others wait for m
 class PostgresStore:
     """A `Store` in a PostgreSQL database, which many processes share; made by `open`."""
 
-    def __init__(self, url: str, clock: Clock, pool_size: int, lanes: int, patience_s: float) -> None:
+    def __init__(self, url: str, clock: Clock | None, pool_size: int, lanes: int, patience_s: float) -> None:
         origin = uuid4().hex
         self._url = url
-        self._clock = clock
+        server_clock = ServerClock()
+        self.clock: Clock = clock or server_clock
         self._lanes = lanes
         self._hub = Hub()
         self._memory = Memory()
         self._pool = Pool(url, size=max(1, pool_size - lanes), patience_s=patience_s)
         self._writing = Pool(url, size=lanes, patience_s=patience_s, session=WRITING)
-        self._transactions = Transactions(self._writing, clock, origin, self._hub.ring)
+        self._transactions = Transactions(self._writing, self.clock, origin, self._hub.ring)
         # Heartbeats wait for nobody: neither for a place in a transaction, nor for a connection of the pool.
         self._line = Line(url, renewed=self._renew)
-        self._listener = Listener(url, origin, self._hub, renewed=self._renew)
+        self._listener = Listener(url, origin, self._hub, server_clock, renewed=self._renew)
         self._writer: GroupCommit
 
     @classmethod
@@ -75,7 +77,7 @@ class PostgresStore:
 
         Args:
             url: `postgresql://user:password@host:port/database`.
-            clock: its time; all processes that share a store need about the same.
+            clock: its time; unless given, the server's.
             upgrade: whether an older schema is brought up to date.
             pool_size: at most so many connections, one per lane and at least one to read; one more listens.
             lanes: how many transactions of this store may be under way at once.
@@ -86,7 +88,7 @@ class PostgresStore:
             StoreUnavailable: there is no server, or it does not let us in.
             MissingExtra: asyncpg is not installed.
         """
-        store = cls(url, clock or Clock(), pool_size, lanes, patience_s)
+        store = cls(url, clock, pool_size, lanes, patience_s)
         patience = Patience(patience_s)
         while True:
             try:
@@ -119,7 +121,7 @@ class PostgresStore:
         await self._writing.close()
 
     def _merging(self, operations: Sequence[Any]) -> Work[list[Any]]:
-        return merging(operations, self._clock)
+        return merging(operations, self.clock)
 
     # -- executions
 
@@ -153,7 +155,7 @@ class PostgresStore:
         Where the server goes away amid the round, the next try is a round of its own, with another decision.
         """
         return await self._writer.alone(
-            lambda connection: run_round(connection, scope, decide, self._clock.time(), self._memory)
+            lambda connection: run_round(connection, scope, decide, self.clock.time(), self._memory)
         )
 
     async def next_due(self) -> float | None:
@@ -282,7 +284,7 @@ class PostgresStore:
         async def move_and_submit(connection: Connection) -> Outcome[bool]:
             if not await connection.fetch(statement("fire"), before.id, *moved, *guard):
                 return Outcome(False)
-            submitted = await submit_or_raise(connection, [execution], self._clock.time())
+            submitted = await submit_or_raise(connection, [execution], self.clock.time())
             return Outcome(True, submitted.topics, last=submitted.last)
 
         return await self._writer.alone(move_and_submit)
@@ -293,7 +295,7 @@ class PostgresStore:
         async def add(connection: Connection) -> Outcome[list[Execution]]:
             if not await connection.fetch(statement("add_batch"), *rows.batch_row(batch)):
                 raise StoreConflict(f"the batch id {batch.id!r} is taken")
-            return await submit_or_raise(connection, executions, self._clock.time())
+            return await submit_or_raise(connection, executions, self.clock.time())
 
         return await self._writer.alone(add)
 

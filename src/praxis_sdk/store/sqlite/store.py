@@ -57,7 +57,7 @@ class SqliteStore:
 
     def __init__(self, path: str, clock: Clock) -> None:
         self._path = path
-        self._clock = clock
+        self.clock = clock
         self._hub = Hub()
         self._writer: GroupWriter | InlineWriter | RefusingWriter
         # A long list must not keep a question for a status waiting.
@@ -94,7 +94,7 @@ class SqliteStore:
         store = cls(name, clock or Clock())
         if inline:
             connection = _prepared(name, upgrade)
-            store._writer = InlineWriter(connection, name, store._clock, store._hub.ring)
+            store._writer = InlineWriter(connection, name, store.clock, store._hub.ring)
             store._reader = store._lister = InlineReader(connection, name)
             return store
         connection = await asyncio.to_thread(_prepared, name, upgrade)
@@ -108,7 +108,7 @@ class SqliteStore:
             raise StoreUnavailable(f"the store {name} cannot be shared: {error}") from error
         told = store._doorbell.ring
         file = FileWatch(name)
-        store._writer = GroupWriter(connection, name, turns, file, store._clock, store._hub.ring, told)
+        store._writer = GroupWriter(connection, name, turns, file, store.clock, store._hub.ring, told)
         store._reader = ThreadReader(name, "reader", file)
         store._lister = ThreadReader(name, "lister", file)
         store.tasks.start("store.look", functools.partial(store._look, look_s))

@@ -16,6 +16,7 @@ from praxis_sdk.store.changes import Change, Reservations, Settled, created, set
 from praxis_sdk.store.encoding import canonical_json, to_json
 from praxis_sdk.store.hub import QUEUE, execution_topic, topics_of, worker_topic
 from praxis_sdk.store.protocol import Decide, Round, RoundScope, StoreConflict, UnknownExecution
+from praxis_sdk.store.sqlite.earliest import EarliestTime
 from praxis_sdk.store.sqlite.statements import SQL
 
 NOISE: Final = frozenset({EventType.LOG, EventType.PROGRESS})
@@ -71,15 +72,19 @@ class Transaction:
         connection: holds the write lock.
         now: seconds since 1970.
         memory: what was read lately on this connection.
+        earliest: knows the earliest that the time can be.
     """
 
-    __slots__ = ("_loaded", "_memory", "_reservations", "connection", "now", "topics")
+    __slots__ = ("_earliest", "_loaded", "_memory", "_reservations", "connection", "now", "topics")
 
-    def __init__(self, connection: sqlite3.Connection, now: float, memory: Memory) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, now: float, memory: Memory, earliest: EarliestTime
+    ) -> None:
         self.connection = connection
         self.now = now
         self.topics: set[str] = set()
         self._memory = memory
+        self._earliest = earliest
         self._loaded: dict[str, tuple[int, Execution]] = {}  # by revision; nobody else can change them now
         self._reservations = Reservations()
 
@@ -156,6 +161,7 @@ class Transaction:
             waiting=self._executions("waiting", wanted),
             workers=tuple(map(rows.worker_of, workers)),
             running=running,
+            earliest=self._earliest.of(self.connection, self.now),
         )
 
     def _executions(self, name: str, parameters: Mapping[str, Any]) -> tuple[Execution, ...]:
@@ -237,6 +243,8 @@ class Transaction:
         Returns:
             How many events and executions were removed, and how many executions were looked at.
         """
+        doubted_s = self.now - self._earliest.of(self.connection, self.now)
+        noise_before, all_before = noise_before - doubted_s, all_before - doubted_s
         gone = [row[0] for row in self.execute("ended_before", (all_before, limit))]
         events = 0
         if gone:

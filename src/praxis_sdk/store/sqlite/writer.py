@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from praxis_sdk.clock import Clock
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite.connection import FileWatch, connect, explained
+from praxis_sdk.store.sqlite.earliest import EarliestTime
 from praxis_sdk.store.sqlite.transaction import Memory, Transaction
 from praxis_sdk.store.sqlite.turn import Turns
 
@@ -65,19 +66,22 @@ class InlineWriter:
         self._clock = clock
         self._told = told
         self._memory = Memory()
+        self._earliest = EarliestTime(clock)
         self.commits = 0
 
     async def run(self, operation: Operation[Result], *, urgent: bool = False) -> Result:
         """Run an operation and commit it."""
-        transaction = Transaction(self._connection, float(self._clock.time()), self._memory)
+        transaction = Transaction(self._connection, float(self._clock.time()), self._memory, self._earliest)
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            self._earliest.note(self._connection)
             result = operation(transaction)
             transaction.finish()
             self._connection.execute("COMMIT")
             self.commits += 1
         except BaseException as error:
             self._memory.clear()
+            self._earliest.forget()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             meaning = explained(error, self._path)
@@ -153,6 +157,7 @@ class GroupWriter:
         self._told = told
         self._committed = committed
         self._memory = Memory()
+        self._earliest = EarliestTime(clock)
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(MAX_QUEUED)
         self._asked: queue.SimpleQueue[_Asked | object | None] = queue.SimpleQueue()
@@ -226,6 +231,7 @@ class GroupWriter:
             with self._turns.taken(lambda: not all(asked.future.cancelled() for asked in group)):
                 connection = self._opened()
                 connection.execute("BEGIN IMMEDIATE")
+                self._earliest.note(connection)
                 for asked in group:
                     self._run_one(connection, asked)
                 connection.execute("COMMIT")
@@ -249,7 +255,7 @@ class GroupWriter:
         """
         if asked.future.cancelled():
             return
-        transaction = Transaction(connection, float(self._clock.time()), self._memory)
+        transaction = Transaction(connection, float(self._clock.time()), self._memory, self._earliest)
         connection.execute("SAVEPOINT operation")
         try:
             asked.result = asked.operation(transaction)
@@ -271,6 +277,7 @@ class GroupWriter:
     def _fail(self, group: list[_Asked], error: BaseException) -> None:
         """Give up a transaction; those whose operation failed by itself keep their own error."""
         self._memory.clear()
+        self._earliest.forget()
         for asked in group:
             asked.result, asked.topics = None, frozenset()
             asked.error = asked.error or explained(error, self._path)
