@@ -64,7 +64,7 @@ async def test_nothing_of_a_killed_worker_survives_and_its_work_goes_on_at_once(
             ids[surface] = await door.plane.coordinator.submit_execution(program)
         for execution_id in ids.values():
             async for event in door.plane.coordinator.tail(execution_id, types=LOG):
-                if event.message == "ready":
+                if b"ready\n" in event.chunk:
                     break
         assert all(alive(mark) for mark in marks.values()), "they run, and bear their marks"
         child.send(signal.SIGKILL)
@@ -84,7 +84,7 @@ async def test_nothing_of_a_killed_worker_survives_and_its_work_goes_on_at_once(
         for surface in ("python-job", "command-job"):
             async with asyncio.timeout(2 * BOUND_S):
                 async for event in coordinator.tail(ids[surface], types=LOG):
-                    if event.message == "ready" and alive(marks[surface]):
+                    if b"ready\n" in event.chunk and alive(marks[surface]):
                         break
             again = await survivor.store.get(ids[surface])
             assert (again.status, again.attempt, again.retries) == (ExecutionStatus.RUNNING, 2, 1)
@@ -111,7 +111,7 @@ async def test_a_container_of_a_killed_worker_is_removed_by_the_next_one(
             program = on("docker", marked(HOSTILE["fork_tree"], mark))
             lost = await door.plane.coordinator.submit_execution(program)
             async for event in door.plane.coordinator.tail(lost, types=LOG):
-                if event.message == "ready":
+                if b"ready\n" in event.chunk:
                     break
             assert alive(mark)
             child.send(signal.SIGKILL)
