@@ -17,6 +17,8 @@ from praxis_sdk.control.submission import Schedule
 from praxis_sdk.control.worker import Offer
 from praxis_sdk.model import EventType, Flag
 from praxis_sdk.states import ExecutionStatus
+from praxis_sdk.store import Round, RoundScope
+from praxis_sdk.store.sqlite import SqliteStore
 from tests.faults.acts import FaultKind
 from tests.faults.conftest import Survivor
 from tests.faults.load import work
@@ -140,3 +142,45 @@ async def test_times_in_a_shared_store_are_the_servers(postgres_url: str, machin
         done = await finished(wrong, await wrong.plane.coordinator.submit_execution(work()))
     times = (done.submitted_at, done.started_at, done.ended_at)
     assert all(began - 1.0 < at < time.time() + 1.0 for at in times), "the server runs on this machine"
+
+
+class StandingClock(Clock):
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = time.time()
+        self.since_boot_s = 1000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    def boottime(self) -> float:
+        return self.since_boot_s
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+        self.since_boot_s += seconds
+
+
+async def test_a_clock_that_was_put_right_is_believed_after_a_day(tmp_path: Path) -> None:
+    clock = StandingClock()
+    seen: list[Round] = []
+    store = await SqliteStore.open(tmp_path / "praxis.db", clock=clock)
+
+    async def doubted_s() -> float:
+        await store.schedule(RoundScope(), lambda found: seen.append(found) or ())
+        return round(seen[-1].now - seen[-1].certain)
+
+    try:
+        assert await doubted_s() == 0
+        clock.now_s += MONTHS_S
+        assert await doubted_s() == MONTHS_S
+        clock.passes(86_000.0)
+        assert await doubted_s() == MONTHS_S
+        clock.passes(500.0)
+        assert await doubted_s() == 0
+        clock.now_s -= HOURS_S
+        assert await doubted_s() == 0, "one that was put back is believed at once"
+    finally:
+        await store.close()

@@ -110,8 +110,8 @@ class Listener:
             connection = await connect(self._url, timeout_s=timeout_s)
             ended = asyncio.Event()
             connection.add_termination_listener(lambda _: ended.set())
-            await asyncio.wait_for(connection.add_listener(CHANNEL, self._told), timeout_s)
             await asyncio.wait_for(self._ask_for_the_time(connection), timeout_s)
+            await asyncio.wait_for(connection.add_listener(CHANNEL, self._told), timeout_s)
         except Exception as error:
             if not passes(error):
                 raise
