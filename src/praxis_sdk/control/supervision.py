@@ -111,7 +111,8 @@ async def supervise(held: Held, work: asyncio.Task[Any], grace: Grace, clock: Cl
         else:
             await _first(clock, limit_s, work, held.stopping)
         if work.done():
-            return replace(_by_itself(work), remains=held.handle.termination.pursued)
+            ended, remains = _by_itself(work), held.handle.termination.pursued
+            return ended if remains is None else replace(ended, remains=remains)
         timed_out = not held.stopping.done()
         return await _made_to_end(held, work, grace, clock, timed_out=timed_out)
     except asyncio.CancelledError:
