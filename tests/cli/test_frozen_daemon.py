@@ -146,6 +146,7 @@ def assert_proven(at_home: AtHome, daemon: Daemon, execution_id: str) -> None:
     assert container in proof["data"]["evidence"]
     assert alert["data"]["alert"] == "termination_unconfirmed"
     assert daemon.containers() == []
+    assert "is not confirmed" not in at_home.json("show", execution_id)["execution"]["reason"]
     assert at_home("audit", "verify").returncode == 0
 
 

@@ -192,3 +192,152 @@ def test_a_name_that_is_not_valid_is_refused_in_one_line(at_home: AtHome, name: 
     refused = at_home("secret", "set", name, stdin=b"value")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
+
+
+TELLS = """
+import json, os
+print(json.load(open(os.environ["PRAXIS_ARGS_FILE"]))["given"] == json.loads(os.environ["WANTED"]))
+print(os.environ["WANTED"])
+"""
+HIDDEN_STRING = {"type": "string", "format": "password"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ({"type": "object", "properties": {"key": HIDDEN_STRING}}, {"user": "ann", "key": VALUE}),
+        ({"type": "object", "additionalProperties": HIDDEN_STRING}, {"one": VALUE, "two": VALUE[::-1]}),
+        ({"type": "array", "items": HIDDEN_STRING}, [VALUE, VALUE[::-1]]),
+        ({"type": "array", "items": {"type": "object", "properties": {"key": HIDDEN_STRING}}}, [{"key": VALUE}]),
+        ({"type": "array", "format": "password"}, [VALUE]),
+        ({"type": "integer", "format": "password"}, 7700112233),
+        ({"type": "any", "anyOf": [HIDDEN_STRING, {"type": "null"}]}, VALUE),
+    ],
+)  # fmt: skip
+def test_a_secret_inside_a_value_is_as_secret(
+    at_home: AtHome, write_contract: ContractWriter, parameter: dict[str, object], value: object
+) -> None:
+    contract = talkative(
+        write_contract,
+        params=[{"name": "given", **parameter}],
+        spec={"command": ["python3", "-c", TELLS], "env_passthrough": ["WANTED"]},
+    )
+    text = json.dumps(value) if not isinstance(value, str) else value
+    variables = {**at_home.variables, "WANTED": json.dumps(value)}
+    done = praxis("run", contract, "--arg", f"given={text}", env=variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"True\n")  # the tool got it, in its own form
+    assert b"[secret]" in done.stdout
+    refused = at_home("submit", "--tool", contract, "--arg", f"given={text}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"praxis: args.given: holds a secret in plain text")
+    for secret in (VALUE, VALUE[::-1], "7700112233"):
+        assert secret.encode() not in done.stdout + refused.stderr
+        assert found_in(at_home.home, secret) == []
+
+
+def test_a_default_inside_a_value_is_no_less_secret(at_home: AtHome, write_contract: ContractWriter) -> None:
+    parameter = {"name": "given", "type": "array", "items": HIDDEN_STRING, "default": [VALUE]}
+    contract = talkative(
+        write_contract, params=[parameter], spec={"command": ["sh", "-c", 'echo "$ARG_GIVEN"']}
+    )
+    assert at_home("run", contract).stdout == b'["[secret]"]\n'
+    assert found_in(at_home.home, VALUE) == []
+
+
+@pytest.mark.parametrize("text", ["hunter2-hunter2", '["hunter2-hunter2"]'])
+def test_what_is_wrong_with_a_secret_is_said_without_it(
+    at_home: AtHome, write_contract: ContractWriter, text: str
+) -> None:
+    parameter = {"name": "given", "type": "array", "items": {"type": "integer", "format": "password"}}
+    refused = at_home("run", talkative(write_contract, params=[parameter]), "--arg", f"given={text}")
+    assert refused.returncode == 2
+    assert refused.stderr == b"praxis: args.given[0]: must be a whole number\n"
+
+
+def test_a_number_is_given_by_reference_too(at_home: AtHome, write_contract: ContractWriter) -> None:
+    keep(at_home, "pin", "7700112233")
+    keep(at_home, "no-pin")
+    contract = talkative(
+        write_contract,
+        params=[{"name": "pin", "type": "integer"}, {"name": "pins", "type": "array", "items": {"type": "integer"}}],
+        spec={"command": ["sh", "-c", 'test "$ARG_PIN" = 7700112233 && test "$ARG_PINS" = "[7700112233]"']},
+    )  # fmt: skip
+    done = at_home("run", contract, "--arg", "pin=secret://pin", "--arg", "pins=secret://pin")
+    assert done.returncode == 0, done.stderr
+    refused = at_home("run", contract, "--arg", "pin=secret://no-pin")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"praxis: args.pin: must be a whole number")
+    assert VALUE.encode() not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["secret://", "secret://../../etc/shadow", "see secret:// there", "SECRET://-x"]
+)
+@pytest.mark.parametrize("form", ["password", "idn-email"])
+def test_a_reference_without_a_name_is_not_taken_for_a_value(
+    at_home: AtHome, write_contract: ContractWriter, text: str, form: str
+) -> None:
+    contract = talkative(write_contract, params=[{"name": "token", "format": form}])
+    refused = at_home("run", contract, "--arg", f"token={text}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"praxis: args.token: no name of a secret follows 'secret://'")
+    in_contract = talkative(write_contract, spec={"env": {"TOKEN": text}})
+    refused = at_home("run", in_contract, "--trust")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"praxis: engineSpec.env: no name of a secret follows 'secret://'")
+
+
+@pytest.mark.parametrize("spec", [{"arguments": "stdin"}, {"stdin": "{{token}}"}])
+def test_a_secret_may_stand_on_standard_input(
+    at_home: AtHome, write_contract: ContractWriter, spec: dict[str, object]
+) -> None:
+    keep(at_home, "api-token")
+    contract = talkative(write_contract, params=PASSWORD, spec={"command": ["cat"], **spec})
+    done = at_home("run", contract, "--arg", "token=secret://api-token")
+    assert done.returncode == 0, done.stderr
+    assert b"[secret]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://ann:{VALUE}@127.0.0.1:9/mcp",
+        f"http://{VALUE}@127.0.0.1:9/mcp",
+        f"http://127.0.0.1:9/mcp?team=blue&api_key={VALUE}",
+        f"http://127.0.0.1:9/mcp?access_token={VALUE}&team=blue",
+    ],
+)
+def test_a_secret_in_an_address_is_not_stored(
+    at_home: AtHome, write_contract: ContractWriter, address: str
+) -> None:
+    spec = {"address": address, "timeout": 10}
+    contract = write_contract(engine="remote-mcp", trust="untrusted", spec=spec)
+    done = at_home("run", contract)
+    assert done.returncode == 3, done.stderr  # nobody listens there
+    assert b"cannot be reached" in done.stderr
+    refused = at_home("submit", "--tool", contract)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"praxis: engineSpec.address: holds a secret in plain text")
+    assert VALUE.encode() not in done.stderr + refused.stderr
+    assert found_in(at_home.home, VALUE) == []
+    keep(at_home, "api-token")
+    by_name = write_contract(
+        engine="remote-mcp",
+        trust="untrusted",
+        spec={"address": address.replace(VALUE, "secret://api-token"), "timeout": 10},
+    )
+    done = at_home("run", by_name, "--allow-secret", "api-token")
+    assert (done.returncode, b"cannot be reached" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize("query", ["?team=blue", "?keyword=tokyo&monkey=1", "", "#token=none"])
+def test_an_address_without_a_secret_is_stored_as_it_stands(
+    at_home: AtHome, write_contract: ContractWriter, query: str
+) -> None:
+    address = f"http://127.0.0.1:9/mcp{query}"
+    contract = write_contract(engine="remote-mcp", trust="untrusted", spec={"address": address})
+    done = at_home("submit", "--tool", contract)
+    assert done.returncode == 0, done.stderr
+    request = at_home.json("show", done.stdout.decode().strip())["request"]
+    assert request["contract"]["engine_spec"]["address"] == address

@@ -157,3 +157,70 @@ async def test_a_server_that_hangs_or_floods_is_ended(engine: McpStdioEngine) ->
         spec = {"command": ["sh", "-c", script], "timeout": 5, "output_limit": "64k"}
         made = ToolContract.model_validate({"name": "p", "engine": "mcp-stdio", "engineSpec": spec})
         assert (await engine.run(made, {})).limit is limit, script
+
+
+# Speaks MCP by hand, so that it can say what no SDK would; answers the request METHOD with an error of its own.
+BY_HAND = """
+import json, sys
+refused, code, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+results = {
+    "initialize": {
+        "protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "h", "version": "1"}
+    },
+    "tools/list": {"tools": [{"name": "p", "inputSchema": {"type": "object"}}]},
+}
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    method = message["method"]
+    if method == "tools/call" and memory:
+        held = bytearray(memory)
+    if method == refused:
+        answer = {"error": {"code": code, "message": "out of paper"}}
+    elif method in results:
+        answer = {"result": results[method]}
+    else:
+        answer = {"error": {"code": -32601, "message": "Method not found"}}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+"""
+
+
+def by_hand(*words: object) -> ToolContract:
+    """Make the contract of a tool whose server is written by hand."""
+    spec = {"command": ["python3", "-c", BY_HAND, *map(str, words)], "timeout": 60, "memory_limit": "128m"}
+    return ToolContract.model_validate({"name": "p", "engine": "mcp-stdio", "engineSpec": spec})
+
+
+@pytest.mark.parametrize("code", [-32000, -32001, -32050, 7])
+async def test_an_error_of_the_tool_is_its_own_whatever_its_code(engine: McpStdioEngine, code: int) -> None:
+    outcome = await engine.run(by_hand("tools/call", code, 0), {})
+    assert outcome.failure is not None
+    assert outcome.failure.message == "the tool reported an error"
+    assert outcome.stderr == f"out of paper (JSON-RPC error {code})"
+    assert outcome.exit_code == 1
+
+
+async def test_a_server_that_refuses_to_begin_did_not_close_the_connection(engine: McpStdioEngine) -> None:
+    outcome = await engine.run(by_hand("initialize", -32000, 0), {})
+    assert outcome.failure is not None
+    assert outcome.failure.message.endswith("does not answer as an MCP server does (JSON-RPC error -32000)")
+
+
+async def test_a_server_over_its_memory_limit_is_ended_by_that(engine: McpStdioEngine) -> None:
+    outcome = await engine.run(by_hand("none", 0, 1 << 30), {})
+    assert outcome.limit is Limit.MEMORY
+
+
+@pytest.mark.parametrize("trust", ["untrusted", "trusted"])
+async def test_a_server_that_is_not_installed_is_a_missing_dependency(
+    engine: McpStdioEngine, trust: str
+) -> None:
+    spec = {"command": ["no-such-server"], "timeout": 60}
+    made = ToolContract.model_validate(
+        {"name": "p", "engine": "mcp-stdio", "trust": trust, "engineSpec": spec}
+    )
+    outcome = await engine.run(made, {})
+    assert outcome.failure is not None
+    assert outcome.failure.category is FailureCategory.DEPENDENCY_ERROR
+    assert "no-such-server" in outcome.failure.message

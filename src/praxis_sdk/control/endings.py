@@ -29,6 +29,7 @@ from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
 from praxis_sdk.store import Change
 from praxis_sdk.termination import Remains, Termination
 
+_NOT_CONFIRMED: Final = "is not confirmed to be gone"
 CUT_OFF: Final = "its worker was cut off from its store, or stood still"
 # So often it is requeued for that without spending a retry: then the work itself may be what makes its worker miss
 # its heartbeats.
@@ -138,7 +139,7 @@ def unconfirmed(held: Held, remains: Remains, outcome: Outcome, now: float) -> C
     alert = alerts.draft_of(alerts.termination_unconfirmed(execution, remains, now))
     return hold_unconfirmed(
         execution,
-        f"{remains} is not confirmed to be gone",
+        f"{remains} {_NOT_CONFIRMED}",
         (*outcome.events, alert),
         failure=failure,
         usage=outcome.usage,
@@ -150,9 +151,7 @@ def unconfirmed(held: Held, remains: Remains, outcome: Outcome, now: float) -> C
 def lost_unconfirmed(execution: Execution, remains: Remains, now: float) -> Change:
     """Say how a cancelled execution changes whose worker was lost before it could confirm the end."""
     alert = alerts.draft_of(alerts.termination_unconfirmed(execution, remains, now))
-    return hold_unconfirmed(
-        execution, f"its worker was lost; {remains} is not confirmed to be gone", (alert,)
-    )
+    return hold_unconfirmed(execution, f"its worker was lost; {remains} {_NOT_CONFIRMED}", (alert,))
 
 
 def confirmed(execution: Execution, termination: Termination, now: float) -> Change:
@@ -165,7 +164,11 @@ def confirmed(execution: Execution, termination: Termination, now: float) -> Cha
     """
     proof = account_of(termination, "its end was pursued", {"means": "pursuit", "reason": execution.stop})
     if execution.stop is Stop.CANCEL:
-        return confirm(finish_cancelled(execution, now, (), execution.usage), proof)
+        change = finish_cancelled(execution, now, (), execution.usage)
+        if execution.reason.endswith(_NOT_CONFIRMED):  # else it is why somebody cancelled it
+            reason = execution.reason.removesuffix(_NOT_CONFIRMED) + "was confirmed later to be gone"
+            change = replace(change, update={"reason": reason, **change.update})
+        return confirm(change, proof)
     if execution.stop is Stop.PREEMPT:
         return confirm(requeue_preempted(execution, (), execution.usage), proof)
     if execution.failure is None:

@@ -28,6 +28,7 @@ from praxis_sdk.execution.shell_script import PLACEHOLDER, PlaceholderRefused, f
 from praxis_sdk.execution.specs import ProcessEngineSpec
 from praxis_sdk.execution.text import as_text, size_bytes
 from praxis_sdk.execution.values import explain, normalised
+from praxis_sdk.secrets import references
 
 ARGS_FILE_VARIABLE: Final = "PRAXIS_ARGS_FILE"
 MAX_ARGUMENTS_BYTES: Final = 4 << 20  # of all arguments together, as JSON
@@ -105,7 +106,7 @@ def read_value(parameter: ToolParameter, text: str) -> Any:
     value = _read_text(parameter.json_schema(), text)
     if parameter.type == "array" and not isinstance(value, list) and not text.lstrip().startswith("["):
         value = [_read_text(_items(parameter), text)]
-    return value if parameter.type in ("string", "any") else _accepted(parameter, value)
+    return value if parameter.type in ("string", "any") or references(value) else _accepted(parameter, value)
 
 
 def read_values(
@@ -130,7 +131,8 @@ def read_values(
             values[name] = read_value(parameter, texts[0])
         else:
             items = _items(parameter)
-            values[name] = _accepted(parameter, [_read_text(items, text) for text in texts])
+            value = [_read_text(items, text) for text in texts]
+            values[name] = value if references(value) else _accepted(parameter, value)
     return values
 
 
@@ -372,6 +374,11 @@ def _accepted(parameter: ToolParameter, value: Any) -> Any:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode("utf-8")
     except (TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and "JSON compliant" in str(error):
+            raise ValidationError(
+                f"{place}: holds a number that is infinite, too large, or not a number",
+                remedy="give a number that JSON can write",
+            ) from error
         raise ValidationError(
             f"{place}: {type(value).__name__} cannot be written as JSON in UTF-8",
             remedy="give text, a number, true or false, a list or a mapping",

@@ -16,8 +16,10 @@ from typing import Any, Final
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.arguments import check_arguments, placeholders
 from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.declared_secrets import replace_secrets, secret_texts
 from praxis_sdk.execution.outcome import ToolOutcome
 from praxis_sdk.execution.parameters import ToolParameter
+from praxis_sdk.execution.problems import one_line
 from praxis_sdk.secrets import (
     GivenSecrets,
     Mask,
@@ -26,16 +28,23 @@ from praxis_sdk.secrets import (
     SecretUnavailable,
     given_name,
     is_given,
+    names_no_secret,
     references,
     replace_references,
     variables,
 )
 
 # Fields of an engine's spec that may refer to secrets: what is neither shown by `ps` nor a place on the host.
-FIELDS: Final = ("env", "headers", "auth_token", "authToken")
+FIELDS: Final = ("env", "headers", "auth_token", "authToken", "address")
 _TOKENS: Final = ("auth_token", "authToken")
 _SECRET_HEADER: Final = re.compile(
     r"(?:proxy-)?authorization|cookie|.*(?:token|secret|password|api-?key).*", re.IGNORECASE
+)
+# What of an address is secret: a password before the host, and the value of such a parameter behind '?'.
+_SECRET_IN_ADDRESS: Final = re.compile(
+    r"(^https?://(?:[^/?#@:]*:)?)([^/?#@]+)(?=@)"
+    r"|([?&](?:[^=&#]*(?:token|secret|password|signature|(?:api|access)[-_]?key)[^=&#]*|key|sig)=)([^&#]+)",
+    re.IGNORECASE,
 )
 _KEEP: Final = "keep it with 'praxis secret set NAME' and write secret://NAME"
 
@@ -91,6 +100,13 @@ def check_references(
             secret is given in plain text.
     """
     spec = contract.engine_spec
+    fields = {f"engineSpec.{name}": spec[name] for name in FIELDS if name in spec}
+    for where, value in {**fields, **{f"args.{name}": value for name, value in args.items()}}.items():
+        if names_no_secret(value):
+            raise ValidationError(
+                f"{one_line(where)}: no name of a secret follows 'secret://'",
+                remedy="write secret://NAME, as 'praxis secret list' shows the names",
+            )
     for name, value in spec.items():
         if name not in FIELDS and references(value):
             raise ValidationError(
@@ -109,7 +125,7 @@ def check_references(
                 f"engineSpec.command: '{{{{{name}}}}}' would show a secret on the command line",
                 remedy="let the tool read the argument's variable or the arguments file",
             )
-    if hidden and str(spec.get("arguments", "env")).lower() != "env":
+    if hidden and str(spec.get("arguments", "env")).lower() in ("argv", "both"):
         raise ValidationError(
             f"args.{min(hidden)}: this tool reads its arguments from the command line, which would show a secret",
             remedy="write 'arguments: env' and let it read the argument's variable",
@@ -143,18 +159,24 @@ def withhold(
     for token in _TOKENS:
         if isinstance(spec.get(token), str) and not _refers(spec[token]):
             spec[token] = put_away(spec[token])
+    if isinstance(address := spec.get("address"), str):
+        spec["address"] = _SECRET_IN_ADDRESS.sub(lambda match: _in_address(match, put_away), address)
     if headers := _headers(spec):
         spec["headers"] = {
             name: _with_scheme(value, put_away) if _is_secret_header(name, value) else value
             for name, value in headers.items()
         }
     for parameter in contract.parameters:
-        if is_secret(parameter):
+        if parameter.secret:
             value = kept.get(parameter.name)
             value = parameter.default if value is None else value
             parameter = parameter.model_copy(update={"default": None})
-            if isinstance(value, str):
-                kept[parameter.name] = value if _refers(value) else put_away(value)
+            if value is not None:
+                kept[parameter.name] = replace_secrets(
+                    parameter.json_schema(),
+                    value,
+                    lambda text: text if _refers(text) or names_no_secret(text) else put_away(text),
+                )
         parameters.append(parameter)
     return contract.model_copy(update={"engine_spec": spec, "parameters": parameters}), kept
 
@@ -202,11 +224,6 @@ def resolve(
     return Credentials(resolved, values, tuple(used.values()), Mask(one.value for one in used.values()))
 
 
-def is_secret(parameter: ToolParameter) -> bool:
-    """Tell whether a parameter is declared secret: `format: password`, as OpenAPI has it."""
-    return parameter.constraints.get("format") == "password"
-
-
 def _check_allowed(spec: Mapping[str, Any], allowed: Collection[str]) -> None:
     fields = {name: spec[name] for name in FIELDS if name in spec}
     for name in references(fields):
@@ -228,16 +245,20 @@ def _plain(contract: ToolContract, args: Mapping[str, Any]) -> Iterator[tuple[st
     for name in _TOKENS:
         if isinstance(spec.get(name), str) and not _refers(spec[name]):
             yield f"engineSpec.{name}", spec[name]
+    if isinstance(address := spec.get("address"), str):
+        for match in _SECRET_IN_ADDRESS.finditer(address):
+            if _in_address(match, lambda text: "") != match[0]:
+                yield "engineSpec.address", match[0]
     for name, value in _headers(spec).items():
         if _is_secret_header(name, value):
             yield f"engineSpec.headers.{name}", value
     for parameter in contract.parameters:
-        if is_secret(parameter):
+        if parameter.secret:
             given = args.get(parameter.name)
             where = f"parameters.{parameter.name}.default" if given is None else f"args.{parameter.name}"
-            value = parameter.default if given is None else given
-            if isinstance(value, str) and value and not _refers(value):
-                yield where, value
+            for value in secret_texts(parameter.json_schema(), parameter.default if given is None else given):
+                if not _refers(value):
+                    yield where, value
 
 
 def _headers(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -255,6 +276,12 @@ def _with_scheme(value: str, put_away: Callable[[str], str]) -> str:
     return f"{scheme}{space}{put_away(token)}"
 
 
+def _in_address(match: re.Match[str], put_away: Callable[[str], str]) -> str:
+    """Put away the secret in a match of `_SECRET_IN_ADDRESS`; a reference stays."""
+    before, secret = (match[1], match[2]) if match[2] else (match[3], match[4])
+    return match[0] if _refers(secret) else f"{before}{put_away(secret)}"
+
+
 def _refers(value: Any) -> bool:
     return bool(references(value) or variables(value))
 
@@ -264,4 +291,4 @@ def _is_secret_header(name: object, value: object) -> bool:
 
 
 def _unconstrained(parameter: ToolParameter) -> ToolParameter:
-    return parameter.model_copy(update={"constraints": {}})
+    return parameter.model_copy(update={"type": "any", "constraints": {}})

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from praxis_sdk.execution.declared_secrets import declares_secret
 from praxis_sdk.execution.fields import ContractPart, Flag, any_case, kind_of
 from praxis_sdk.execution.json_schema import SchemaFault, first_fault
 from praxis_sdk.execution.values import explain, normalised, shown
@@ -138,7 +139,7 @@ class ToolParameter(ContractPart):
         fault = first_fault(schema, value, formats=True)
         if fault is None:
             return value
-        message, _ = explain(fault)
+        message, _ = explain(fault, hidden=declares_secret(schema))
         quotes = info.data["type"] == "string" and isinstance(default, bool | int | float)
         raise ValueError(
             f"does not satisfy the parameter's own type and constraints: {message}"
@@ -151,8 +152,8 @@ class ToolParameter(ContractPart):
 
     @property
     def secret(self) -> bool:
-        """Whether its values are secrets, which no message repeats."""
-        return self.constraints.get("format") == "password"
+        """Whether its values, or parts of them, are secrets, which no message repeats."""
+        return declares_secret(self.constraints)
 
     def fault_of(self, value: Any) -> SchemaFault | None:
         """Find what is wrong with a value; None where it satisfies type and constraints."""

@@ -12,6 +12,7 @@ from praxis_sdk.errors import ValidationError
 SCHEME: Final = "secret://"
 GIVEN_PREFIX: Final = "given."  # of a value that a command was given, which lives as long as the command
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+_NAMELESS: Final = re.compile(rf"secret://(?!{_NAME})", re.IGNORECASE)
 _REFERENCE: Final = re.compile(rf"secret://({_NAME})|\$\{{env:([A-Za-z_][A-Za-z0-9_]{{0,127}})\}}")
 
 
@@ -49,6 +50,11 @@ def variables(value: Any) -> list[str]:
     return list(dict.fromkeys(match[2] for match in _matches(value) if match[2]))
 
 
+def names_no_secret(value: Any) -> bool:
+    """Tell whether a JSON value holds a `secret://` that no valid name follows, so that it refers to nothing."""
+    return any(_NAMELESS.search(text) for text in _texts(value))
+
+
 def replace_references(
     value: Any, secret: Callable[[str], str], variable: Callable[[str], str] | None = None
 ) -> Any:
@@ -75,11 +81,16 @@ def replace_references(
 
 
 def _matches(value: Any) -> Iterator[re.Match[str]]:
+    for text in _texts(value):
+        yield from _REFERENCE.finditer(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield from _REFERENCE.finditer(value)
+        yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _matches(item)
+            yield from _texts(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _matches(item)
+            yield from _texts(item)

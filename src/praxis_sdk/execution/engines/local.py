@@ -118,12 +118,19 @@ class _Spawner:
         return self._process.poll() is None
 
     def start(
-        self, argv: tuple[str, ...], env: dict[str, str], cwd: Path, stdin: int, stdout: int, stderr: int
+        self,
+        argv: tuple[str, ...],
+        env: dict[str, str],
+        cwd: Path,
+        args_file: str,
+        stdin: int,
+        stdout: int,
+        stderr: int,
     ) -> tuple[int, int]:
         """Have a tool started; returns the reading end of its status and the writing end of its control pipe."""
         status_reader, status_writer = os.pipe2(os.O_CLOEXEC)
         control_reader, control_writer = os.pipe2(os.O_CLOEXEC)
-        request = json.dumps({"argv": argv, "env": env, "cwd": str(cwd)}).encode()
+        request = json.dumps({"argv": argv, "env": env, "cwd": str(cwd), "args_file": args_file}).encode()
         descriptors = [stdin, stdout, stderr, status_writer, control_reader]
         try:
             self._send(request, descriptors)
@@ -185,7 +192,7 @@ class _LocalTool:
                 ARGS_FILE_VARIABLE: self._args_file,
             }
             status, self._control = spawner_.start(
-                invocation.argv, env, cwd, self._input.reading_fd, *writers
+                invocation.argv, env, cwd, self._args_file, self._input.reading_fd, *writers
             )
         except BaseException:
             self._free()

@@ -37,7 +37,6 @@ from mcp_types import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
-    REQUEST_TIMEOUT,
     UNSUPPORTED_PROTOCOL_VERSION,
     CallToolRequest,
     CallToolRequestParams,
@@ -67,8 +66,9 @@ MAX_NAME_CHARS: Final = 128  # what MCP allows
 _ANSWER: Final[pydantic.TypeAdapter[CallToolResult | InputRequiredResult]] = pydantic.TypeAdapter(
     CallToolResult | InputRequiredResult
 )
-# Codes that the SDK makes up when there is no answer, or with which a server refuses to look at a request.
-_NO_ANSWER: Final = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR, INVALID_REQUEST})
+# Codes with which a server refuses to look at a request.
+_NO_ANSWER: Final = frozenset({PARSE_ERROR, INVALID_REQUEST})
+_SDK_CLOSED: Final = "Connection closed"  # what the SDK says; servers use its code for errors of their own
 
 # The SDK logs whole messages, with their arguments, at DEBUG, and tracebacks of what is reported below as
 # one line at ERROR; its HTTP client logs addresses, with what is in them. Who wants that asks for it by
@@ -171,7 +171,7 @@ class ToolCall:
             # patterns could keep this process busy for ever.
             result = await client.session.send_request(request, _ANSWER, progress_callback=self._progress)
         except MCPError as error:
-            if wire.failed or error.code in _NO_ANSWER:
+            if wire.failed or error.code in _NO_ANSWER or _is_closed(error):
                 raise
             return Answer.error(f"{error.message} (JSON-RPC error {error.code})")
         if isinstance(result, InputRequiredResult):
@@ -391,7 +391,7 @@ def _reason(error: Exception) -> str | None:
             return "closed the connection before it answered"
         case httpx2.TransportError() | httpx2.DecodingError():
             return f"cannot be talked to over HTTP ({type(error).__name__})"
-        case MCPError(code=code) if code == CONNECTION_CLOSED:
+        case MCPError() if _is_closed(error):
             return "closed the connection before it answered"
         case MCPError(code=code) if code == UNSUPPORTED_PROTOCOL_VERSION:
             return "speaks no version of MCP that is known here"
@@ -401,6 +401,11 @@ def _reason(error: Exception) -> str | None:
             # RuntimeError is what the SDK raises for a version that it does not know.
             return "does not answer as an MCP server does"
     return None
+
+
+def _is_closed(error: MCPError) -> bool:
+    """Whether the SDK reports the end of the connection, rather than an error that a server sent."""
+    return error.code == CONNECTION_CLOSED and error.message == _SDK_CLOSED
 
 
 def _connect_fault(error: BaseException) -> str:

@@ -194,7 +194,9 @@ class _StdioCall:
         except PraxisError as error:
             if self._server.done() and not self._server.cancelled() and self._server.exception() is not None:
                 self._server.result()  # the server could not be started: that is what counts
-            return Exit(refusal=Failure(FailureCategory.USER_CODE_ERROR, self._why(error)))
+            if self._server_outcome is not None and self._server_outcome.limit is not None:
+                return Exit(limit=self._server_outcome.limit)
+            return Exit(refusal=Failure(self._category(), self._why(error)))
         if answer is None:
             return Exit()
         text = answer.text.encode("utf-8", errors="replace")
@@ -204,6 +206,12 @@ class _StdioCall:
             return Exit(exit_code=1, refusal=failure)
         self._capture.feed("stdout", text)
         return Exit(exit_code=0)
+
+    def _category(self) -> FailureCategory:
+        """Say whose fault it is that the server gave no answer: it may lack a program, as any tool may."""
+        failure = None if self._server_outcome is None else self._server_outcome.failure
+        lacking = failure is not None and failure.category is FailureCategory.DEPENDENCY_ERROR
+        return FailureCategory.DEPENDENCY_ERROR if lacking else FailureCategory.USER_CODE_ERROR
 
     def _why(self, error: PraxisError) -> str:
         ended = self._server_outcome

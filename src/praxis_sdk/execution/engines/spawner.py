@@ -5,7 +5,8 @@ session (`setsid`) and outlived their parents. The kernel hands orphans to the n
 Praxis itself were that, it could not tell a tool's orphans from the children of the program it is part
 of. So this process keeps **wardens**, one per tool; the warden is the subreaper, every child it ever has
 belongs to its tool, and when the tool ends, or Praxis says so, or Praxis dies, it kills its children
-until it has none. Wardens are forked ahead of need, so a tool does not wait for them.
+until it has none. It also removes the tool's arguments file, which may hold secrets. Wardens are forked
+ahead of need, so a tool does not wait for them.
 
     Praxis --socket: request + descriptors--> spawner --fork--> warden --posix_spawn--> tool
     Praxis <--status pipe: how it ended-- warden          Praxis --control pipe: end of file means kill--> warden
@@ -75,7 +76,10 @@ def watch(channel: socket.socket, take: int) -> None:
         with open(descriptors[REQUEST], "rb") as file:
             file.seek(0)
             message = file.read()
-    report = run(json.loads(message), descriptors)
+    request = json.loads(message)
+    report = run(request, descriptors)
+    with contextlib.suppress(OSError):  # Praxis removes it, too, unless it was killed
+        os.unlink(request["args_file"])
     with contextlib.suppress(BrokenPipeError):  # nobody is left to be told
         os.write(descriptors[STATUS], json.dumps(report).encode() + b"\n")
     os._exit(0)
