@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,8 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
+    from asyncio import Future
+
     from praxis_sdk.cli.live import LiveOutput
     from praxis_sdk.execution.context import RunContext, StreamName
     from praxis_sdk.execution.loading import LoadedContract
@@ -175,6 +176,8 @@ class _ToolRun:
 
     async def perform(self) -> ToolOutcome:
         """Run the tool and pass its output on; whatever happens, the engines are cleaned up."""
+        import asyncio
+
         from praxis_sdk.cli.live import LiveOutput
 
         running = asyncio.ensure_future(self._run())
@@ -239,7 +242,7 @@ class _ToolRun:
                     self.doubts.append(f"clean-up: {error}")
         return outcome
 
-    def _hear(self, _: str, stream: StreamName, data: bytes) -> asyncio.Future[None] | None:
+    def _hear(self, _: str, stream: StreamName, data: bytes) -> Future[None] | None:
         assert self._live is not None
         return self._live.feed(stream, data)
 
