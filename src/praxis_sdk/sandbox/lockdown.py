@@ -166,6 +166,12 @@ def tighten(limits: Mapping[str, Any], *, tasks_counted: bool, cpu_counted: bool
     _set_and_check(resource.RLIMIT_NPROC, tasks, tasks)
 
 
+def rehearse() -> None:
+    """Set a limit to what it is already."""
+    _set(resource.RLIMIT_CORE, 0, 0)
+    _set_and_check(resource.RLIMIT_CORE, 0, 0)
+
+
 def limit_descriptors(open_files: int, *, own_id: bool) -> None:
     """Limit the open files of each process: after the last descriptors have been sent, which counts against the limit.
 

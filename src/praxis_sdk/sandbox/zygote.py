@@ -24,8 +24,9 @@ class Zygote:
         python: the interpreter, as a path inside.
         program: a Python file of the host, or the folder of a package, with `main(fd) -> int`, called in every child;
             loaded last. Instead of `main` it may have `begin(fd)`, which returns what is to be called, or the command
-            line of a program to be started with an init of its own; and `rehearse()`, called in the zygote before it
-            forks. A package imports all of its own modules when it is imported itself.
+            line of a program to be started with an init of its own; `rehearse()`, called in the zygote before it
+            forks; and `SEEDED`, the modules whose random numbers it seeds in every child. A package imports all of its
+            own modules when it is imported itself.
         search_paths: further directories to import from, as paths inside.
         binds: directories shown read-only: a path of the host (at the same path), or a `Bind` to another place.
             Their files must be readable for everybody.

@@ -72,6 +72,7 @@ def main(fd: int) -> NoReturn:
     gc.disable()
     gc.freeze()  # a collection in the children would copy the pages that they share
     wire.send(channel, wire.encode({"loaded": True}))
+    handlers = [one for one in handlers if getattr(one, "__module__", None) not in program.seeded]
     _serve(channel, surroundings, program, handlers, settings["isolation"])
 
 
@@ -121,7 +122,9 @@ def _load(channel: socket.socket, settings: dict[str, Any]) -> forked.Program:
         for own in [own for own in sys.modules if own.split(".")[0] == parts[0]]:
             del sys.modules[own]  # a job that imports one of this name shall find its own
         begin = getattr(module, "begin", None) or functools.partial(functools.partial, module.main)
-        program = forked.Program(begin, getattr(module, "rehearse", None))
+        program = forked.Program(
+            begin, getattr(module, "rehearse", None), getattr(module, "SEEDED", frozenset())
+        )
     except BaseException as problem:
         raise PreloadError(f"'{path}': {type(problem).__name__}: {problem}") from problem
     return program

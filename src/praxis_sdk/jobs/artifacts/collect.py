@@ -306,7 +306,7 @@ class _Walk:
                 self.reject_after(error, path)
                 continue
             try:
-                digest = _hash(fd, identity[1])
+                digest = hash_file(fd, identity[1])
                 sniffed = sniff(_reader(fd), identity[1])
                 changed = _identity(os.fstat(fd)) != identity
             finally:
@@ -353,10 +353,10 @@ def _identity(status: os.stat_result) -> Identity:
     return (status.st_ino, status.st_size, status.st_ctime_ns)
 
 
-def _hash(fd: int, size_bytes: int) -> str | None:
+def hash_file(fd: int, size_bytes: int) -> str | None:
     """Return the digest of a file's bytes, or None when there are more or fewer than its size said."""
     digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK_BYTES)
+    buffer = bytearray(min(_CHUNK_BYTES, size_bytes + 1))  # and none of its pages more than is needed
     view = memoryview(buffer)
     offset = 0
     while offset <= size_bytes:

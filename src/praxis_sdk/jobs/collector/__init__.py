@@ -8,10 +8,11 @@ executor reads nothing of it but a short result in an otherwise empty folder, wh
 
 The collector (`process`) is a clean interpreter that has everything loaded, is confined (`confinement`: no network, no
 file system, no capability but reading, a system-call filter) and never looks at untrusted data itself. It forks a child
-per job. The child has limits of its own for memory and processor time, reads the harvest by descriptor, writes its
-answer into a memory file, and ends. A child that is over its limits is killed by the kernel, one that hangs by the
-collector when the executor says so; only the wait status counts as its end. What is in the answer is bounded, and
-checked again where it matters: names are, and bytes are hashed again on their way into the store.
+per job, one of them ahead of need, so that a job seldom waits for a fork. The child has limits of its own for memory
+and processor time, reads the harvest by descriptor, writes its answer into a memory file, and ends. A child that is
+over its limits is killed by the kernel, one that hangs by the collector when the executor says so; only the wait status
+counts as its end. What is in the answer is bounded, and checked again where it matters: names are, and bytes are
+hashed again on their way into the store.
 
 `reading` understands a result, `messages` is what goes between the two, `client` the executor's side.
 """

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import io
 import json
 import linecache
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -32,20 +34,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["MAX_TRACEBACK_CHARS", "RESULT_FILE", "RESULT_FOLDER", "STDIN_FILE", "begin", "rehearse"]
+__all__ = ["MAX_TRACEBACK_CHARS", "RESULT_FILE", "RESULT_FOLDER", "SEEDED", "STDIN_FILE", "begin", "rehearse"]
 
 RESULT_FOLDER = ".praxis"
 RESULT_FILE = "result.json"
+SEEDED = frozenset({"random"})  # a zygote need not do it, too
 STDIN_FILE = f"{RESULT_FOLDER}/stdin"
 MAX_HEADER_BYTES = 8 << 20
 
 # The job may replace what these names mean; the harness keeps what they meant.
-_dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+_encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+# Made once; `encode` makes it anew each time. Nothing here holds itself.
+_pieces: Callable[[Any, int], tuple[str, ...]] = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False
+)
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _open = os.open
+_reseed = random.Random.__base__.seed  # type: ignore[union-attr]
 _FIRST_PIECE = 1 << 16
 _prepared = False
 _seed = 0
+_folder = ""
 
 
 def begin(fd: int) -> Callable[[], int] | list[str]:
@@ -72,10 +81,12 @@ def prepare() -> None:
     _prepared = True
     # Python ignores it, and what the limit on file sizes did would look like any failed write.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    random.seed(0)  # forgets half a pair of `gauss`, which a seed from below leaves
     open_streams()
     when_imported("numpy.random", lambda module: module.seed(_seed % (1 << 32)))
     when_imported("matplotlib.figure", figures.watch_figure)
     when_imported("matplotlib.pyplot", figures.watch_pyplot)
+    signals.tell = tell_signal
     signals.prepare()
     ending.prepare()
 
@@ -89,10 +100,13 @@ def rehearse() -> None:
     if not _prepared:
         prepare()
     kept = (sys.argv, sys.orig_argv, list(sys.path), sys.modules["__main__"], os.getcwd())
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    folder = (
+        tempfile.mkdtemp()
+    )  # and no `TemporaryDirectory`, which leaves every job a function to call at its end
+    os.chdir(folder)
+    try:
         python = {"name": "rehearsal.py", "code": "None", "parameters": {}, "inputs": {}, "seed": 0}
-        header = _dumps({"files": [["rehearsal.py", 4, 0o644]], "python": python}).encode()
+        header = "".join(_pieces({"files": [["rehearsal.py", 4, 0o644]], "python": python}, 0)).encode()
         fd, writer = os.pipe()
         os.write(writer, len(header).to_bytes(8, "big") + header + b"None")
         os.close(writer)
@@ -102,9 +116,12 @@ def rehearse() -> None:
         _, result = carry_out(*act.args)
         result.restore()
         ending.rehearse()
+    finally:
+        script.make_ready()
         linecache.cache.pop("rehearsal.py", None)
         sys.argv, sys.orig_argv, sys.path[:], sys.modules["__main__"], cwd = kept
         os.chdir(cwd)
+        shutil.rmtree(folder)
 
 
 def open_streams() -> None:
@@ -174,6 +191,7 @@ def receive(fd: int) -> dict[str, Any]:
 
 def run_python(order: dict[str, Any], folder: str) -> int:
     """Run Python code in a folder, write its result there, and come to the end of an interpreter."""
+    gc.freeze()  # what is there is not the job's: the look at what it made passes over it
     owner = os.getpid()
     code, result = carry_out(order, folder)
     # A fork of the job that came to its end has no result to keep.
@@ -182,11 +200,12 @@ def run_python(order: dict[str, Any], folder: str) -> int:
 
 def carry_out(order: dict[str, Any], folder: str) -> tuple[int, Result]:
     """Run Python code and write its result; returns the exit code."""
+    global _folder
     seed(order["seed"])
     sys.argv = [order["name"], *order.get("argv", ())]
     sys.orig_argv = [sys.executable, *sys.argv]
     sys.path[:0] = import_folders(order, folder)  # files that came with the job can be imported
-    signals.tell = lambda number: Result(folder, {"signal": number}).write()
+    _folder = folder
     owner = os.getpid()
     code, told = outcome(order, folder, owner)
     result = Result(folder, told)
@@ -195,15 +214,22 @@ def carry_out(order: dict[str, Any], folder: str) -> tuple[int, Result]:
     return code, result
 
 
+def tell_signal(number: int) -> None:
+    """Write the signal that ends the job as its result."""
+    Result(_folder, {"signal": number}).write()
+
+
 def import_folders(order: dict[str, Any], folder: str) -> list[str]:
     """Return where imports look first: beside the script, as Python does, then in the folder of the job."""
-    beside = os.path.dirname(order["name"])
-    return [f"{folder}/{beside}", folder] if beside and "package" not in order else [folder]
+    if "/" not in order["name"] or "package" in order:
+        return [folder]
+    return [f"{folder}/{os.path.dirname(order['name'])}", folder]
 
 
 def outcome(order: dict[str, Any], folder: str, owner: int) -> tuple[int, dict[str, Any]]:
     """Run the code and wait for its threads; returns its exit code and what is to be told."""
-    code, result = 0, {}
+    result: dict[str, Any] = {}
+    code = 0
     value, returned = None, False
     try:
         try:
@@ -218,7 +244,9 @@ def outcome(order: dict[str, Any], folder: str, owner: int) -> tuple[int, dict[s
         if code == 0 and os.getpid() == owner:
             os.chdir(folder)
             figures.save_open()
-            result = {"value": values.Converter(strict=returned).convert(value)}
+            if value is not None:
+                value = values.Converter(strict=returned).convert(value)
+            result["value"] = value
     except values.BadValue as problem:
         code, result = 1, refusal("bad_value", problem)
     except SystemExit as stop:  # from what the job has put in the place of something
@@ -257,7 +285,7 @@ def seed(value: int) -> None:
     """Give every generator that a fork would have copied a state of this job's own."""
     global _seed
     _seed = value
-    random.seed(value)
+    _reseed(random._inst, value)  # noqa: SLF001 - what `random.seed` comes to for a number
     numbers = sys.modules.get("numpy.random")
     if numbers is not None:
         numbers.seed(value % (1 << 32))
@@ -308,8 +336,7 @@ class Result:
     def __init__(self, folder: str, content: dict[str, Any]) -> None:
         self._folder = f"{folder}/{RESULT_FOLDER}"
         self._path = f"{self._folder}/{RESULT_FILE}"
-        self._content = _dumps(content).encode()
-        self._written: tuple[int, int, int] | None = None
+        self._content = "".join(_pieces(content, 0)).encode()
 
     def write(self) -> None:
         """Write the file."""
@@ -335,16 +362,23 @@ class Result:
             os.close(target)
         if borrowed:
             _open(os.devnull, os.O_RDONLY)
-        self._written = self._look()
 
     def restore(self) -> None:
         """Write the file again if what the job does at its end has changed it."""
-        if self._look() != self._written:
+        if self._read() != self._content:
             self.write()
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _read(self) -> bytes:
         try:
-            found = os.lstat(self._path)
+            source = _open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+            return b""
+        try:
+            data = b""
+            while len(data) <= len(self._content) and (piece := os.read(source, 1 << 20)):
+                data += piece
+        except OSError:
+            return b""
+        finally:
+            os.close(source)
+        return data

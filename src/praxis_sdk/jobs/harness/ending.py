@@ -56,6 +56,7 @@ _STREAMS = ("stdout", "stderr")
 _flush_all = ctypes.PyDLL(None).fflush
 _flush_all.argtypes = (ctypes.c_void_p,)
 _run_exit_functions: Callable[[], None] = atexit._run_exitfuncs  # noqa: SLF001 - the interpreter's own
+_count_exit_functions: Callable[[], int] = atexit._ncallbacks  # noqa: SLF001 - likewise
 _harmless: frozenset[type] = frozenset()
 _unknown_preloaded = True
 _filters: list[Any] = []
@@ -94,13 +95,14 @@ def end(code: int, before: Callable[[], None] | None) -> NoReturn:
 
     Args:
         code: the exit code; 120 comes of it where the buffers cannot be written out.
-        before: called after the last function that the job registered, before anything is taken apart.
+        before: called after the last function that was registered for the end, before anything is taken apart.
 
     Raises:
         SystemExit: to be let through to the interpreter, which then does what is left to do.
     """
+    functions = _count_exit_functions()
     _run_exit_functions()
-    if before is not None:
+    if before is not None and functions:
         before()
     mark: list[object] = []
     objects = gc.get_objects()
@@ -131,19 +133,30 @@ def _flushed() -> bool:
     for name in _STREAMS:
         stream: Any = getattr(sys, name, None)
         try:
-            if stream is not None and not getattr(stream, "closed", False):
+            if stream is not None:
                 stream.flush()
         except BaseException:
-            return False
+            if not _is_closed(stream):
+                return False
     return True
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        return bool(getattr(stream, "closed", False))
+    except BaseException:
+        return False
 
 
 def _would_be_noticed(objects: list[Any]) -> bool:
     """Tell whether any code would run, or anything be written, if these objects were taken apart."""
     if _unknown_preloaded or gc.callbacks or gc.get_debug() or sys.gettrace() or sys.getprofile():
         return True
+    kinds = set(map(type, objects)) - _harmless
+    if not kinds:
+        return False
     looks: dict[type, Callable[[Any], bool]] = {}
-    for kind in set(map(type, objects)) - _harmless:
+    for kind in kinds:
         look = _look_for(kind)
         if look is _always:
             return True

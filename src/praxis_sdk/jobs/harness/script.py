@@ -53,13 +53,8 @@ class Script:
         self.name = name
         self.source = source
         self.parameters = parameters
-        module: Any = types.ModuleType("__main__")
-        path = f"{folder}/{name}"
-        module.__builtins__ = builtins
-        module.__annotations__ = {}
-        module.__cached__ = None
-        module.__file__ = path
-        module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+        module = _ready.pop() if _ready else _main_module()
+        module.__file__ = module.__loader__.path = f"{folder}/{name}"
         module.parameters = parameters
         module.inputs = inputs
         if package:  # as `python -m`: relative imports work
@@ -156,6 +151,25 @@ class Script:
                 break
             first.append(given.pop(name))
         return entry(*first, **given)
+
+
+_ready: list[Any] = []
+
+
+def make_ready() -> None:
+    """Have a `__main__` there for the next script: a fork gets it from its zygote for less than it takes to make it."""
+    if not _ready:
+        _ready.append(_main_module())
+
+
+def _main_module() -> Any:
+    module: Any = types.ModuleType("__main__")
+    module.__builtins__ = builtins
+    module.__annotations__ = {}
+    module.__cached__ = None
+    module.__file__ = module.parameters = module.inputs = None
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", "")
+    return module
 
 
 def check_parameters(
