@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Final
@@ -26,4 +25,6 @@ def home_path() -> Path | None:
 
 def installation_id() -> str:
     """Return a short name of this installation for labels: the same for all processes of one user and home."""
+    import hashlib
+
     return hashlib.sha256(f"{os.geteuid()}:{home_path()}".encode()).hexdigest()[:16]

@@ -260,6 +260,20 @@ async def test_a_collector_that_is_killed_is_the_platforms_failure_and_is_replac
     assert [one.name for one in after.artifacts] == ["b"]
 
 
+async def test_a_child_of_the_collector_that_dies_while_it_waits_is_no_jobs_trouble(run: Run) -> None:
+    assert (await run("open('a', 'w').write('x')")).succeeded
+    collector = collector_of(os.getpid())
+    children = Path(f"/proc/{collector}/task/{collector}/children")
+    while not (waiting := children.read_text().split()):
+        pass
+    for child in waiting:
+        os.kill(int(child), signal.SIGKILL)
+    while any(Path(f"/proc/{child}").exists() for child in waiting):
+        pass
+    found = [await run(f"open('{name}', 'w').write('x')") for name in ("b", "c")]
+    assert [one.name for result in found for one in result.artifacts] == ["b", "c"]
+
+
 async def test_closing_the_executor_leaves_no_collector(
     environments: EnvironmentStore, tmp_path: Path
 ) -> None:

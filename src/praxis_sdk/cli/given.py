@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.arguments import MAX_ARGUMENTS_BYTES
 
 
 def read_pairs(pairs: Iterable[str], option: str = "--arg") -> dict[str, str]:
@@ -88,6 +87,8 @@ def read_args_file(source: str) -> dict[str, Any]:
 
 
 def _read_bytes(source: str, field: str, remedy: str) -> bytes:
+    from praxis_sdk.execution.arguments import MAX_ARGUMENTS_BYTES
+
     try:
         if source == "-":
             data = sys.stdin.buffer.read(MAX_ARGUMENTS_BYTES + 1)

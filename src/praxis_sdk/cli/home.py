@@ -136,11 +136,11 @@ class Home:
         given = filter(str.strip, os.environ.get(JOB_LIMITS_VARIABLE, "").split(","))
         return read_ceiling(more, "--job-limit", read_ceiling(given, JOB_LIMITS_VARIABLE))
 
-    def executor(self) -> JobExecutor:
-        """Make an executor of jobs; the caller closes it."""
+    def executor(self, *, for_one: bool = False) -> JobExecutor:
+        """Make an executor of jobs, or of one job; the caller closes it."""
         from praxis_sdk.jobs.executor import JobExecutor
 
-        return JobExecutor(self.artifacts(), self.environments(), self.results())
+        return JobExecutor(self.artifacts(), self.environments(), self.results(), for_one=for_one)
 
 
 def named_environment(store: EnvironmentStore, name: str) -> Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +92,7 @@ class JobRun:
 
         payload = await make()
         kind = JobKind(
-            self._home.executor,
+            functools.partial(self._home.executor, for_one=True),
             ceiling=self._home.job_limits,
             listen=self._hear if self._show else None,
             tell=lambda _, line: self.tell(line),

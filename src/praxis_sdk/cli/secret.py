@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -85,6 +84,8 @@ def _value(file: Path | None) -> str:
     from praxis_sdk.secrets.providers import MAX_BYTES
 
     if file is None and sys.stdin.isatty():
+        import getpass
+
         return getpass.getpass("value: ")
     try:
         if file is None:

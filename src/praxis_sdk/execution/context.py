@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.secrets import Mask
 from praxis_sdk.termination import Remains, Termination
 from praxis_sdk.units import parse_seconds
+
+if TYPE_CHECKING:
+    from praxis_sdk.secrets import Mask
 
 StreamName = Literal["stdout", "stderr"]
 # What it returns, if anything, is done when it takes more.

@@ -59,6 +59,7 @@ from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 MOST_BEGINNING: Final = 64
 _NOBODY: Final[Mapping[str, str]] = {}
+_TAKES_ITS_TIME_S: Final = 0.2
 _AT_ONCE_BYTES: Final = 1 << 20  # of output that is made text of sooner than a thread is called
 
 log = get_logger("praxis.jobs")
@@ -135,6 +136,8 @@ class JobExecutor:
         results: where results are kept and equal jobs are found.
         egress: the operator's bounds for jobs with a network grant.
         resolve: looks names up for them; unless given, as this machine does.
+        for_one: it is for a single job, which most likely leaves nothing that would have to be read in a process of its
+            own; so that one is started once the job takes its time.
         now: the time, for tests.
     """
 
@@ -146,6 +149,7 @@ class JobExecutor:
         *,
         egress: EgressPolicy | None = None,
         resolve: Resolve | None = None,
+        for_one: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._artifacts = artifacts
@@ -155,6 +159,7 @@ class JobExecutor:
         self._resolve = resolve
         self._now = now
         self._collector = Collector()
+        self._for_one = for_one
         self._starting: asyncio.Task[None] | None = None
         # Beginning takes more descriptors than running, and thousands may begin at once.
         self._beginning = asyncio.Semaphore(MOST_BEGINNING)
@@ -313,6 +318,7 @@ class JobExecutor:
                             {**wanted.variables, **asked.identity} if payload.network else wanted.variables
                         )
                         await attempt.start(order, variables)
+                self._start_collector(_TAKES_ITS_TIME_S)
                 ended = await attempt.end(wanted.leave)
                 began.ended = time.monotonic()
                 return _report(ended)
@@ -349,8 +355,8 @@ class JobExecutor:
 
     async def _station(self, payload: JobPayload, on_progress: Callable[[str], None]) -> Station:
         wanted = payload.env_version or payload.env
-        if self._starting is None:  # beside the first zygote, so that no job waits for it
-            self._starting = asyncio.create_task(self._start_collector())
+        if not self._for_one:
+            self._start_collector()  # beside the first zygote, so that no job waits for it
         try:
             station = await self._stations.get(wanted, on_progress)
         except EnvironmentMissing as error:
@@ -362,13 +368,19 @@ class JobExecutor:
             raise _Refused(FailureCategory.VALIDATION_ERROR, FailureCode.ENVIRONMENT_MISMATCH, message)
         return station
 
-    async def _start_collector(self) -> None:
-        with contextlib.suppress(PlatformError):  # whoever needs it will try again, and hear why
-            await self._collector.start()
+    def _start_collector(self, after_s: float = 0.0) -> None:
+        if self._starting is None:
+            self._starting = asyncio.create_task(_started(self._collector, after_s))
 
     async def _still_there(self, result: JobResult) -> bool:
         found = [await self._artifacts.stat(artifact.digest) for artifact in result.artifacts]
         return all(found)
+
+
+async def _started(collector: Collector, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    with contextlib.suppress(PlatformError):  # whoever needs it will try again, and hear why
+        await collector.start()
 
 
 def _adapter(payload: JobPayload) -> RuntimeAdapter:

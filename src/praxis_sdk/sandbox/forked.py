@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
-REHEARSALS = 20
+REHEARSALS = 12
 _TERMINATE, _INTERRUPT = int(signal.SIGTERM), int(signal.SIGINT)
 _NO_DESCRIPTOR = 1 << 30
 _HELD_BACK = (int(signal.SIGCHLD), _TERMINATE)
