@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from praxis_sdk.store import ExecutionFilter
+from praxis_sdk.store import ExecutionFilter, RoundScope
 from praxis_sdk.store.protocol import StoreGone
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.store.conformance import execution
@@ -40,7 +40,12 @@ def move_the_home(database: Path) -> None:
     database.parent.mkdir()
 
 
-ACTS = (delete, replace, lose_the_log, move_the_home)
+def put_a_file_in_the_place_of_the_home(database: Path) -> None:
+    database.parent.rename(database.parent.with_name("elsewhere"))
+    database.parent.write_text("not a folder")
+
+
+ACTS = (put_a_file_in_the_place_of_the_home, delete, replace, lose_the_log, move_the_home)
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -86,3 +91,49 @@ async def test_a_worker_ends_with_one_line(tmp_path: Path, act: Callable[[Path],
         if worker.returncode is None:
             worker.kill()
             await worker.wait()
+
+
+async def damaged(home: Path) -> Path:
+    """Return a database with executions, of which only the first pages are whole."""
+    database = home / "praxis.db"
+    store = await SqliteStore.open(database)
+    await store.submit([execution() for _ in range(500)])
+    await store.close()
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(os.urandom(size - size // 2))
+    return database
+
+
+async def test_a_damaged_store_is_neither_written_nor_believed_any_more(tmp_path: Path) -> None:
+    store = await SqliteStore.open(await damaged(tmp_path), look_s=0.1)
+    try:
+        waiting = asyncio.ensure_future(store.changed("nothing", await store.changed("nothing", 0)))
+        with pytest.raises(StoreGone, match="is damaged"):
+            await store.schedule(RoundScope(), lambda seen: [])
+        for again in (store.submit([execution()]), store.get("any"), store.beat("any", 0.0)):
+            with pytest.raises(StoreGone, match="is damaged"):
+                await again
+        with pytest.raises(StoreGone):
+            await asyncio.wait_for(waiting, SOON_S)
+    finally:
+        await store.close()
+
+
+async def test_a_worker_whose_store_is_damaged_ends_with_one_line(tmp_path: Path) -> None:
+    await damaged(tmp_path)
+    command = [sys.executable, "-m", "praxis_sdk.cli", "worker", "--quiet"]
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        env={**os.environ, "PRAXIS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=SOON_S,
+        check=False,
+    )
+    assert ran.returncode not in (0, None)
+    (line,) = ran.stderr.splitlines()
+    assert "is damaged" in line
+    assert ".recover" in line

@@ -95,7 +95,7 @@ def an_attempt_begins_once_more(patch: pytest.MonkeyPatch) -> None:
 
 
 def who_leaves_gives_nothing_back(patch: pytest.MonkeyPatch) -> None:
-    async def nothing(self: worker.WorkerProcess) -> None:
+    async def nothing(self: worker.WorkerProcess, worker_id: str) -> None:
         return
 
     patch.setattr(worker.WorkerProcess, "_give_back", nothing)

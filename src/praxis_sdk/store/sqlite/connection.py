@@ -21,6 +21,10 @@ _CACHE_KIB: Final = 64 * 1024
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+_REPAIR: Final = (
+    "move it away and put a backup in its place; `sqlite3 FILE .recover` may rescue what it holds"
+)
+
 
 def create_file(path: str) -> None:
     """Create the database's file where it is missing, for its owner alone: requests may hold secrets.
@@ -118,7 +122,7 @@ def _versions(*paths: str) -> list[tuple[int, int]]:
 
 
 class FileWatch:
-    """Notices that a database is not the file any more that was opened: SQLite would go on with what was deleted.
+    """Notices that a database is not the file any more that was opened, or is damaged: SQLite would go on with it.
 
     Args:
         path: the database's file, which is there.
@@ -129,15 +133,32 @@ class FileWatch:
         self._database = _identity(path)
         self._log_path = f"{path}-wal"
         self._log: tuple[int, int] | None = None
+        self._damage: StoreGone | None = None
+
+    def begin(self) -> None:
+        """Go on only where nothing was found to be wrong before.
+
+        Raises:
+            StoreGone: the database is damaged.
+        """
+        if self._damage is not None:
+            raise self._damage
 
     def check(self) -> None:
         """Look at the names of the database and, once it is in use, of its write-ahead log.
 
         Raises:
             StoreGone: one of them names another file by now, or none.
+            StoreUnavailable: nobody can look at them now.
         """
         if self._path == MEMORY:
             return
+        try:
+            self._compare()
+        except OSError as error:
+            raise StoreUnavailable(f"the store {self._path} cannot be looked at: {error.strerror}") from error
+
+    def _compare(self) -> None:
         if _identity(self._path) != self._database:
             raise self._gone("deleted or replaced")
         if self._log is not None and _identity(self._log_path) != self._log:
@@ -149,11 +170,18 @@ class FileWatch:
             self._log = _identity(self._log_path)
 
     def reason(self, error: Exception) -> Exception:
-        """Return why something failed: that the store is gone, where it is; else the error itself."""
+        """Return why something failed: that the store is gone or damaged, where it is; else the error itself."""
         try:
             self.check()
         except StoreGone as gone:
             return gone
+        except StoreUnavailable:
+            return error
+        if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF in _DAMAGED:
+            self._damage = StoreGone(
+                f"{_damaged(self._path, error)}: nothing more is written", remedy=_REPAIR
+            )
+            return self._damage
         return error
 
     def closed(self) -> None:
@@ -171,7 +199,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     """Return which file a name leads to; None where it leads to none."""
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 
@@ -184,14 +212,15 @@ def explained(error: BaseException, path: str) -> BaseException:
     if isinstance(error, UnicodeError):
         meaning = ValidationError(f"text that is no Unicode cannot be kept: {error}")
     elif (error_code(error) & 0xFF) in _DAMAGED:
-        meaning = StoreUnavailable(
-            f"the store {path} is damaged or is no database: {error}",
-            remedy="move it away and put a backup in its place; `sqlite3 FILE .recover` may rescue what it holds",
-        )
+        meaning = StoreUnavailable(_damaged(path, error), remedy=_REPAIR)
     else:
         meaning = StoreUnavailable(f"the store {path} cannot be used now: {error}")
     meaning.__cause__ = error
     return meaning
+
+
+def _damaged(path: str, error: Exception) -> str:
+    return f"the store {path} is damaged or is no database: {error}"
 
 
 def error_code(error: sqlite3.Error) -> int:

@@ -88,6 +88,7 @@ class ThreadReader:
             answer: Any = None
             failure: BaseException | None = None
             try:
+                self._file.begin()
                 if connection is None:
                     connection = connect(self._path, read_only=True)
                 answer = question(connection)

@@ -228,6 +228,7 @@ class GroupWriter:
 
     def _run_group(self, group: list[_Asked]) -> None:
         try:
+            self._file.begin()
             with self._turns.taken(lambda: not all(asked.future.cancelled() for asked in group)):
                 connection = self._opened()
                 connection.execute("BEGIN IMMEDIATE")
@@ -264,7 +265,7 @@ class GroupWriter:
             if not connection.in_transaction:  # SQLite gave the transaction up: a full disk, an I/O error
                 raise
             connection.execute("ROLLBACK TO operation")
-            asked.error = explained(error, self._path)
+            asked.error = explained(self._file.reason(error), self._path)
         else:
             asked.topics = transaction.topics
         connection.execute("RELEASE operation")
