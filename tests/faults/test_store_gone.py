@@ -137,3 +137,29 @@ async def test_a_worker_whose_store_is_damaged_ends_with_one_line(tmp_path: Path
     (line,) = ran.stderr.splitlines()
     assert "is damaged" in line
     assert ".recover" in line
+
+
+@pytest.mark.parametrize(
+    "words", [("submit", "-r", "command", "--", "true"), ("worker", "--drain", "--quiet")]
+)
+async def test_a_store_that_may_only_be_read_is_told_in_one_line(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    database = tmp_path / "praxis.db"
+    await (await SqliteStore.open(database)).close()
+    database.chmod(0o400)
+    # Root writes what may only be read, unless it gives that right up.
+    plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        [*plain, sys.executable, "-m", "praxis_sdk.cli", *words],
+        env={**os.environ, "PRAXIS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=SOON_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (3, "")
+    line = ran.stderr.splitlines()[-1]
+    assert "may only be read" in line
+    assert "to the user who runs this" in line

@@ -213,6 +213,11 @@ def explained(error: BaseException, path: str) -> BaseException:
         meaning = ValidationError(f"text that is no Unicode cannot be kept: {error}")
     elif (error_code(error) & 0xFF) in _DAMAGED:
         meaning = StoreUnavailable(_damaged(path, error), remedy=_REPAIR)
+    elif (error_code(error) & 0xFF) == sqlite3.SQLITE_READONLY:
+        meaning = StoreUnavailable(
+            f"the store {path} may only be read: {error}",
+            remedy="give its file, and those beside it, to the user who runs this",
+        )
     else:
         meaning = StoreUnavailable(f"the store {path} cannot be used now: {error}")
     meaning.__cause__ = error
