@@ -143,7 +143,7 @@ def test_latex_makes_what_the_suffix_says(at_home: AtHome, suffix: str, start: b
     ("code", "status"),
     [
         ("import sys; sys.exit(7)", 7),
-        ("object()", 1),
+        ("def main(): return object()", 1),
         ("import ctypes; ctypes.string_at(0)", 139),
     ],
 )

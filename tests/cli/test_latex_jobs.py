@@ -157,6 +157,11 @@ def test_a_file_is_set_whatever_its_name_means_to_tex(at_home: AtHome, name: str
     assert text_of(at_home.cwd / "made.pdf") == "right 1"
 
 
+def test_a_parameter_that_tex_would_not_see_is_refused(at_home: AtHome) -> None:
+    failed = at_home.json("exec", "-r", "latex", "-c", "x", "-p", "fromat=png")
+    assert "payload.parameters.fromat: LaTeX has no use for it" in str(failed)
+
+
 def test_tex_starts_no_shell(at_home: AtHome) -> None:
     code = r"\immediate\write18{echo hacked > hacked.txt} x"
     found = at_home.json("exec", "-r", "latex", "-c", code)["result"]

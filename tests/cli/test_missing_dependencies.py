@@ -20,6 +20,11 @@ from tests.cli.conftest import AtHome
         ),
         ("import pandas", "DEPENDENCY_ERROR", "has no module 'pandas' (run with --env science)"),
         (
+            "import neighbour",
+            "DEPENDENCY_ERROR",
+            "if it is your own file, run its folder: praxis exec FOLDER --entrypoint FILE)",
+        ),
+        (
             "import json.no_such_part",
             "USER_CODE_ERROR",
             "ModuleNotFoundError: No module named 'json.no_such_part'",

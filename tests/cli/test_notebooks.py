@@ -62,6 +62,35 @@ def test_parameters_replace_those_of_the_cell_with_the_tag(at_home: AtHome) -> N
     )
 
 
+def test_a_misspelt_parameter_is_refused_with_those_that_there_are(at_home: AtHome) -> None:
+    tagged = {"source": "alpha = 0.1\nn, m = 3, 4", "metadata": {"tags": ["parameters"]}}
+    write(at_home.cwd / "p.ipynb", tagged, "alpha * n")
+    failed = at_home.json("exec", "p.ipynb", "-p", "alpa=2")["result"]["failure"]
+    assert (failed["category"], failed["message"]) == (
+        "VALIDATION_ERROR",
+        "payload.parameters.alpa: no cell mentions it; the cell with the tag 'parameters' sets alpha, n, m",
+    )
+    write(
+        at_home.cwd / "q.ipynb", tagged, "alpha * other"
+    )  # papermill gives names that only later cells use, too
+    assert at_home.json("exec", "q.ipynb", "-p", "other=20")["result"]["outputs"] == 2.0
+
+
+def test_tags_of_cells_mean_what_they_mean_elsewhere(at_home: AtHome) -> None:
+    write(
+        at_home.cwd / "t.ipynb",
+        {"source": "%%bash\nexit 1", "metadata": {"tags": ["skip-execution"]}},
+        {"source": "1 / 0", "metadata": {"tags": ["raises-exception"]}},
+        "5",
+        "_ + 1",
+    )
+    done = at_home("exec", "t.ipynb", "--quiet")
+    assert (done.returncode, done.stdout) == (0, b"5\n")
+    assert done.stderr.startswith(b'Traceback (most recent call last):\n  File "t.ipynb, cell 2", line 1')
+    assert done.stderr.endswith(b"ZeroDivisionError: division by zero\n")
+    assert at_home.json("exec", "t.ipynb")["result"]["outputs"] == 6
+
+
 def test_a_notebook_of_the_old_format_runs(at_home: AtHome) -> None:
     cells = [{"cell_type": "code", "language": "python", "input": ["x = 4\n", "x * 2"], "outputs": []}]
     document = {
@@ -123,16 +152,16 @@ def test_what_only_ipython_understands_is_refused_with_its_place(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "not a notebook: no JSON: "),
+        ("{", "not a notebook: not valid JSON: "),
         ("[]", "not a notebook: 'nbformat' is missing (save it again with Jupyter)"),
         ('{"nbformat": 2, "worksheets": []}', "nbformat 2 is not supported (save it as nbformat 4)"),
-        ('{"nbformat": 4, "cells": 7}', "not a notebook: 'cells' is no list"),
+        ('{"nbformat": 4, "cells": 7}', "not a notebook: 'cells' is not a list"),
         ('{"nbformat": 4, "cells": [7]}', "not a notebook: a cell has no type"),
         (
             '{"nbformat": 4, "cells": [{"cell_type": "code", "source": 7}]}',
             "not a notebook: the source of a cell",
         ),
-        ('{"nbformat": 3, "worksheets": [{"cells": 7}]}', "not a notebook: 'cells' is no list"),
+        ('{"nbformat": 3, "worksheets": [{"cells": 7}]}', "not a notebook: 'cells' is not a list"),
         (
             '{"nbformat": 4, "metadata": {"kernelspec": {"language": "R"}}}',
             "a notebook for 'R' (only notebooks for",

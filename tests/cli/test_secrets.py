@@ -175,6 +175,20 @@ def test_headers_and_tokens_of_a_remote_server_are_not_stored(
     assert found_in(at_home.home, VALUE) == []
 
 
+def test_a_missing_secret_ends_both_ways_with_the_same_exit_status(
+    at_home: AtHome, write_contract: ContractWriter
+) -> None:
+    contract = talkative(write_contract, params=[{"name": "token", "type": "string"}])
+    given = (contract, "--arg", "token=secret://none")
+    assert [at_home("run", *given).returncode, at_home("submit", *given, "--wait").returncode] == [3, 3]
+
+
+def test_a_value_too_short_to_be_masked_is_said_to_be(at_home: AtHome) -> None:
+    done = at_home("secret", "set", "pin", stdin=b"123")
+    assert done.returncode == 0
+    assert b"'pin' has fewer than 4 characters, so it is not masked" in done.stderr
+
+
 def test_secrets_are_listed_by_name_and_never_shown(at_home: AtHome) -> None:
     assert at_home("secret", "list").stdout == b"no secrets yet; 'praxis secret set NAME' keeps one\n"
     keep(at_home, "api-token")

@@ -349,6 +349,75 @@ async def test_a_repr_that_fails_or_is_long_is_bounded(run: Run) -> None:
     assert "characters left out" in result.outputs["repr"]  # type: ignore[index,call-overload]
 
 
+@pytest.mark.parametrize(
+    ("code", "begins", "kind"),
+    [
+        ("'x' * 3_000_000", "'xxx", "str"),
+        ("list(range(10**6))", "[0, 1, 2, ", "list"),
+        ("{n: 'a' * 100 for n in range(10**5)}", "{0: 'aaa", "dict"),
+        ("b'x' * 3_000_000", "b'xxx", "bytes"),
+        ("[['x' * 1000] * 1000] * 1000", "[['xxx", "list"),
+        ("class D(dict):\n    def items(self): return [1]\nD(a=1)", "{'a': 1}", "D"),
+        ("class D(dict):\n    def items(self): raise SystemExit(3)\nD(a=1)", "{'a': 1}", "D"),
+    ],
+)
+async def test_a_last_line_too_long_or_broken_for_json_decides_nothing(
+    run: Run, code: str, begins: str, kind: str
+) -> None:
+    body, _, last = code.rpartition("\n")
+    result = await run(f"open('f.txt', 'w').write('kept')\n{body}\n{last}")
+    assert result.succeeded, result.failure
+    assert [one.name for one in result.artifacts] == ["f.txt"]
+    assert result.outputs["type"] == kind  # type: ignore[index,call-overload]
+    assert result.outputs["repr"].startswith(begins)  # type: ignore[index,call-overload]
+    assert len(result.outputs["repr"]) < 10_100  # type: ignore[index,call-overload]
+
+
+async def test_a_repr_fits_a_small_limit_and_a_returned_value_names_it(run: Run) -> None:
+    shown = await run("'\u20ac' * 2000", limits={"outputs_bytes": 2048})
+    assert shown.succeeded, shown.failure
+    assert "2000 characters in all" in shown.outputs["repr"]  # type: ignore[index,call-overload]
+    returned = await run("def main(): return 'x' * 2000", limits={"outputs_bytes": 1024})
+    assert returned.failure is not None
+    assert (returned.failure.code, returned.failure.message) == (
+        "outputs_exceeded",
+        "the returned value is longer than its limit outputs_bytes of 1.0 KiB (write it to a file)",
+    )
+
+
+async def test_the_place_of_a_value_that_holds_itself_is_short(run: Run) -> None:
+    result = await run("def main():\n    a = []; a.append(a)\n    return a")
+    assert result.failure is not None
+    assert result.failure.message.endswith("[0] is nested deeper than 64")
+    assert len(result.failure.message) < 150
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("import os; os._exit(0)", 0),
+        ("import os; os._exit(3)", 3),
+        ("import os; os.execvp('true', ['true'])", 0),
+        ("import ctypes; ctypes.CDLL(None).exit(4)", 4),
+    ],
+)
+async def test_an_end_past_the_interpreters_is_told_with_its_exit_code(
+    run: Run, code: str, exit_code: int
+) -> None:
+    result = await run(code)
+    assert result.failure is not None
+    assert (result.failure.code, result.exit_code) == ("no_result", exit_code)
+    assert f"ended with exit code {exit_code} before it had a result" in result.failure.message
+
+
+async def test_a_file_over_its_limit_names_the_limit(run: Run) -> None:
+    result = await run("open('f', 'wb').truncate(2 << 20)", limits={"file_size_bytes": 1 << 20})
+    assert result.failure is not None
+    assert result.failure.message == (
+        "OSError: [Errno 27] File too large (limits.file_size_bytes is 1.0 MiB; on the command line --file-size)"
+    )
+
+
 # -- exceptions
 
 TRACEBACKS = {
@@ -386,6 +455,10 @@ TRACEBACKS = {
         "import threading\nt = threading.Thread(target=lambda: 1 / 0); t.start(); t.join(); raise ValueError",
         'File "job.py", line 2, in <lambda>',
     ),
+    "atexit in C": (
+        "import atexit\natexit.register(open, '/none')\nraise ValueError",
+        "Exception ignored in atexit callback: <built-in function open>\nFileNotFoundError: [Errno 2]",
+    ),
     "atexit": (
         "import atexit\natexit.register(lambda: 1 / 0)\nraise ValueError",
         "Exception ignored in atexit",
@@ -404,6 +477,23 @@ async def test_tracebacks_show_the_job_and_nothing_of_ours(run: Run, name: str) 
         assert "/run/praxis" not in text
         assert "script.py" not in text
         assert "ast.py" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [
+        ("raise ValueError('A' * 10**7 + 'end')", "Aend\n"),
+        ("import copy\nx = []\nfor _ in range(10**5): x = [x]\ncopy.deepcopy(x)", "RecursionError: maximum"),
+    ],
+)
+async def test_a_long_traceback_does_not_hide_the_exception_behind_a_limit(
+    run: Run, code: str, last: str
+) -> None:
+    result = await run(code, limits={"stderr_bytes": 64 << 10})
+    assert result.failure is not None
+    assert (result.failure.code, result.exit_code) == ("exception", 1)
+    assert last in result.stderr.text[-200:]
+    assert "\n[...]\n" in result.stderr.text
 
 
 async def test_the_hook_of_the_job_is_told_of_its_exception(run: Run) -> None:

@@ -1,6 +1,6 @@
 """Files of the host, of the environment and of the platform: to be read, written, locked or flooded."""
 
-from .case import BAD_ARTIFACT, NO_RESULT, OK, RAISES, Case, exceeds, shell
+from .case import BAD_ARTIFACT, EXITS, NO_RESULT, OK, RAISES, Case, exceeds, shell
 
 _HOST_PLACES = (
     "/etc/shadow", "/etc/machine-id", "/etc/ssh", "/root/.ssh", "/root", "/home/ubuntu", "/var/run/docker.sock",
@@ -130,11 +130,11 @@ CASES = [
         "import sys\n"
         "frame = sys._getframe()\n"
         "while frame:\n"
-        "    for name in ('write_result', 'describe', 'jsonable', 'exit_code', 'storable'):\n"
+        "    for name in ('outcome', 'failure', 'refusal', 'told', 'report'):\n"
         "        if name in frame.f_globals: frame.f_globals[name] = lambda *_: {'value': 'forged'}\n"
         "    frame = frame.f_back\n"
         "raise ValueError('x')",
-        NO_RESULT,
+        (NO_RESULT, EXITS),
     ),
     Case(
         "what the zygote's frames and objects hold is nothing of the host",

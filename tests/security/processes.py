@@ -5,6 +5,7 @@ from .case import (
     EXITS,
     KILLED,
     MIB,
+    MISSING,
     OK,
     RAISES,
     TIMED_OUT,
@@ -325,9 +326,9 @@ CASES = [
         VIOLATES,
     ),
     Case(
-        "a program that is not there is the job's own mistake",
+        "a program that is not there is named as missing",
         {"runtime": "command", "command": ["no-such-program"]},
-        EXITS,
+        MISSING,
     ),
     Case(
         "a folder as a program is the job's own mistake", {"runtime": "command", "command": ["/tmp"]}, EXITS

@@ -94,7 +94,11 @@ CASES = [
         exceeds("outputs_bytes"),
     ),
     # -- through the harness ----------------------------------------------------------------------------------------
-    Case("a value longer than its limit is too long", "'x' * 70_000", exceeds("outputs_bytes")),
+    Case(
+        "a value longer than its limit is too long",
+        "def main(): return 'x' * 70_000",
+        exceeds("outputs_bytes"),
+    ),
     Case(
         "an honest integer of 100 bits is refused in words",
         "def main(): return 2**100",
@@ -130,7 +134,8 @@ CASES = [
     Case("bytes and sets become what JSON has", "[b'a', {2, 1}]", OK, outputs=["a", [1, 2]]),
     Case(
         "an object that computes for ever ends",
-        "import itertools\nclass E(dict):\n    def items(self): return ((n, 1) for n in itertools.count())\nE()",
+        "import itertools\nclass E(dict):\n    def items(self): return ((n, 1) for n in itertools.count())\n"
+        "def main(): return E()",
         (exceeds("cpu_s"), exceeds("memory_bytes")),
         limits={"cpu_s": 1},
         without_cgroups=(exceeds("cpu_s"), RAISES),

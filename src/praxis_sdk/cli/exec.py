@@ -196,7 +196,9 @@ def _only(result: JobResult, file: Path) -> Artifact:
     if len(found) > 1:
         found = tuple(one for one in found if one.name == file.name)
     if len(found) != 1:
-        names = ", ".join(one.name for one in result.artifacts[:8]) or "none"
+        if not result.artifacts:
+            raise ValidationError(f"-o: {result.job_id} left no artifact", remedy="leave -o out")
+        names = ", ".join(one.name for one in result.artifacts[:8])
         raise ValidationError(
             f"-o: {result.job_id} left {len(result.artifacts)} artifacts: {names}",
             remedy="use --artifacts DIR, or give the file the name of one of them",

@@ -108,12 +108,13 @@ def _types(words: list[str]) -> frozenset[EventType]:
         return frozenset({EventType.LOG})
     if names == ["all"]:
         return frozenset()
-    try:
-        return frozenset(EventType(name) for name in names)
-    except ValueError as error:
-        raise ValidationError(
-            f"--type: {error}", remedy=f"choose from all, {', '.join(EventType)}"
-        ) from error
+    for name in names:
+        if name not in list(EventType):
+            raise ValidationError(
+                f"--type: {name!r} is not a type of event",
+                remedy=f"choose from all, {', '.join(EventType)}",
+            )
+    return frozenset(map(EventType, names))
 
 
 def _line(event: Event) -> str:

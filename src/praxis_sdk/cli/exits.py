@@ -15,7 +15,7 @@ _TIMED_OUT: Final = 124
 _CANCELLED: Final = 130
 _KILLED: Final = 128 + signal.SIGKILL
 _PARTLY: Final = 1
-_OF_CODE: Final = {"unknown_runtime": 2, "environment_missing": 2}
+_OF_CODE: Final = {"unknown_runtime": 2, "environment_missing": 2, "secret_unavailable": 3}
 _OF_CATEGORY: Final = {
     FailureCategory.VALIDATION_ERROR: 2,
     FailureCategory.RESOURCE_LIMIT: _KILLED,

@@ -31,12 +31,18 @@ def set_(
 ) -> int:
     """Keep a secret, in place of one of the same name. The value is asked for, or read from stdin."""
     from praxis_sdk.secrets import check_name
+    from praxis_sdk.secrets.mask import MIN_CHARS
 
     streams: Streams = context.obj
     check_name(name)
     store = _store(make=True)
-    store.put(name, _value(file))
+    value = _value(file)
+    store.put(name, value)
     streams.say(f"kept the secret '{name}'; refer to it as secret://{name}")
+    if len(value) < MIN_CHARS:
+        streams.say(
+            f"'{name}' has fewer than {MIN_CHARS} characters, so it is not masked in what tools write"
+        )
     return 0
 
 

@@ -421,7 +421,7 @@ def _checked(findings: Findings) -> Findings:
     try:
         strict_json.check(findings.outputs)
     except strict_json.UnsoundJson as error:
-        return Findings(code=FailureCode.INVALID_RESULT, message=f"the result is no JSON data: {error}")
+        return Findings(code=FailureCode.INVALID_RESULT, message=f"the result is not JSON data: {error}")
     return findings
 
 

@@ -58,7 +58,7 @@ async def write_order(work: Work, *, seed: int, store: ArtifactStore, limits: Jo
     if work.argv is not None:
         header["argv"] = list(work.argv)
     else:
-        header["python"] = {**(work.python or {}), "seed": seed}
+        header["python"] = {**(work.python or {}), "seed": seed, "outputs_bytes": limits.outputs_bytes}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     order = _anonymous(len(encoded) + sum(sizes))
     try:

@@ -38,14 +38,16 @@ def failure_of(
     if limit is None and left.out_of_time:
         limit, message = LimitName.COLLECT, "what it left takes too long to read and to hash"
     elif limit is None and left.result.too_long:
-        limit, message = LimitName.OUTPUTS, "the returned value is too long"
+        limit = LimitName.OUTPUTS
     elif limit is None and left.collection.exceeded is not None:
         limit, message = LimitName(left.collection.exceeded.limit), left.collection.exceeded.message
     elif limit is None and usage.outputs_bytes > payload.limits.outputs_bytes:
-        limit, message = LimitName.OUTPUTS, "the returned value is too long"
+        limit = LimitName.OUTPUTS
     if limit is not None:
         allowed = getattr(payload.limits, limit)
         shown = format_bytes(allowed) if limit.endswith("_bytes") else f"{allowed:g}"
+        if limit is LimitName.OUTPUTS:
+            message = f"the returned value is longer than its limit {limit} of {shown} (write it to a file)"
         text = message or f"ended by its limit {limit} of {shown}"
         return limit, JobFailure(
             category=FailureCategory.RESOURCE_LIMIT, code=CODE_OF_LIMIT[limit], message=text

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from praxis_sdk.jobs.environments import Environment
 
 FORMATS: Final = ("svg", "png", "pdf")
+PARAMETERS: Final = ("format", "dpi")
 SOURCE: Final = "source.tex"
 SNIPPET: Final = "formula.tex"
 DEFAULT_DPI: Final = 300
@@ -85,6 +86,12 @@ class LatexAdapter(RuntimeAdapter):
 
     def prepare(self, payload: JobPayload) -> Work:
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
+        for name in payload.parameters:
+            if name not in PARAMETERS:
+                raise ValidationError(
+                    f"payload.parameters.{name[:40]}: LaTeX has no use for it",
+                    remedy="it takes format and dpi",
+                )
         kind = payload.parameters.get("format", "svg")
         if kind not in FORMATS:
             raise ValidationError(

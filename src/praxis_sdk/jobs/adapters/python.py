@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import sys
 from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
@@ -14,6 +16,7 @@ from praxis_sdk.jobs.payload import JobPayload
 from praxis_sdk.jobs.result import FailureCode
 from praxis_sdk.jobs.wording import signal_name
 from praxis_sdk.json_text import JsonText
+from praxis_sdk.units import format_bytes
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs.environments import Environment
@@ -70,16 +73,18 @@ class PythonAdapter(RuntimeAdapter):
         if result is not None and not isinstance(result, dict):
             problem = "not a JSON object"
         if problem and problem != NOT_A_FILE:
-            return Findings(code=FailureCode.INVALID_RESULT, message=f"the result is no JSON data: {problem}")
+            return Findings(
+                code=FailureCode.INVALID_RESULT, message=f"the result is not JSON data: {problem}"
+            )
         if not isinstance(result, dict):
-            return Findings(code="no_result", message="ended before it had a result")
+            return Findings(code=FailureCode.NO_RESULT, message=_without_result(report.exit_code))
         error = result.get("error")
         if isinstance(error, dict):
             kind, message = str(error.get("type", "Exception")), str(error.get("message", ""))
             absent = _NO_MODULE.match(message) if kind == "ModuleNotFoundError" else None
             return Findings(
                 code="exception",
-                message=f"{kind}: {message}" if message else kind,
+                message=f"{kind}: {message}{_limit_behind(kind, message, payload)}" if message else kind,
                 traceback=str(error.get("traceback", "")),
                 asked_for=absent[1] if absent else "",
             )
@@ -104,11 +109,32 @@ class PythonAdapter(RuntimeAdapter):
         if asked_for in own or environment.has_module(asked_for):
             return ""
         holding = [name for name, one in shipped_definitions().items() if one.names_package(asked_for)]
-        if holding:
+        if asked_for in sys.stdlib_module_names:
+            remedy = "it belongs to Python, whose interpreter here was installed without it"
+        elif holding:
             remedy = f"run with --env {holding[0]}"
         else:
             remedy = "build one: praxis env build NAME -r requirements.txt with its package, then run with --env NAME"
+            if not payload.files or len(payload.files) == 1:
+                remedy += "; if it is your own file, run its folder: praxis exec FOLDER --entrypoint FILE"
         return f"the environment {environment.env_version} has no module '{asked_for}' ({remedy})"
+
+
+def _limit_behind(kind: str, message: str, payload: JobPayload) -> str:
+    """Name the limit that an exception speaks of; Python says that a file is too large, and not for what."""
+    if kind != "OSError" or not message.startswith(f"[Errno {errno.EFBIG}]"):
+        return ""
+    allowed = format_bytes(payload.limits.file_size_bytes)
+    return f" (limits.file_size_bytes is {allowed}; on the command line --file-size)"
+
+
+def _without_result(exit_code: int | None) -> str:
+    """Say how a process came past the end of its interpreter, which hands the value over."""
+    if exit_code is None:  # the signal says more
+        return "ended before it had a result"
+    return (
+        f"ended with exit code {exit_code} before it had a result (as os._exit, os.exec* and exit() in C do)"
+    )
 
 
 def _package(payload: JobPayload, name: str) -> dict[str, str]:

@@ -52,6 +52,7 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # t
 _open = os.open
 _reseed = random.Random.__base__.seed  # type: ignore[union-attr]
 _FIRST_PIECE = 1 << 16
+_SHORT = frozenset({bool, int, float})  # as JSON, whatever they are
 _prepared = False
 _seed = 0
 _folder = ""
@@ -207,8 +208,8 @@ def carry_out(order: dict[str, Any], folder: str) -> tuple[int, Result]:
     sys.path[:0] = import_folders(order, folder)  # files that came with the job can be imported
     _folder = folder
     owner = os.getpid()
-    code, told = outcome(order, folder, owner)
-    result = Result(folder, told)
+    code, content = outcome(order, folder, owner)
+    result = Result(folder, content)
     if os.getpid() == owner:
         result.write()
     return code, result
@@ -245,7 +246,7 @@ def outcome(order: dict[str, Any], folder: str, owner: int) -> tuple[int, dict[s
             os.chdir(folder)
             figures.save_open()
             if value is not None:
-                value = values.Converter(strict=returned).convert(value)
+                value = told(value, order, strict=returned)
             result["value"] = value
     except values.BadValue as problem:
         code, result = 1, refusal("bad_value", problem)
@@ -254,6 +255,22 @@ def outcome(order: dict[str, Any], folder: str, owner: int) -> tuple[int, dict[s
     except BaseException as error:
         code, result = failure(error)
     return code, result
+
+
+def told(value: Any, order: dict[str, Any], *, strict: bool) -> Any:
+    """Return the JSON of a value; one that the last line merely happened to have is kept within the limit."""
+    room_bytes = order.get("outputs_bytes", sys.maxsize)
+    converted = values.Converter(strict=strict, room_bytes=room_bytes).convert(value)
+    if strict or type(converted) in _SHORT or _length(converted) <= room_bytes:
+        return converted
+    shown = values.shown(value)
+    if _length(shown) > room_bytes:  # a character may take twelve bytes, a name and the rest less than 900
+        shown = values.shown(value, max(0, room_bytes - 900) // 12)
+    return shown
+
+
+def _length(value: Any) -> int:
+    return sum(map(len, _pieces(value, 0)))
 
 
 def scripted(order: dict[str, Any], folder: str) -> script.Script:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import linecache
+import re
 import sys
 import traceback
 
-from praxis_sdk.jobs.harness import figures, script
+from praxis_sdk.jobs.harness import figures, script, tracebacks
 from praxis_sdk.jobs.harness.notebook import Cell, NotebookError, read_cells
 
 TYPE_CHECKING = False
@@ -28,12 +30,8 @@ class Notebook(script.Script):
             cells = read_cells(self.source.encode("utf-8", "surrogatepass"))
         except NotebookError as problem:
             raise script.BadParameter(f"files.{self.name}: {problem}") from None
-        tagged = any(cell.holds_parameters for cell in cells)
-        if self.parameters and not tagged and not any("parameters" in cell.source for cell in cells):
-            name = next(iter(self.parameters))
-            raise script.BadParameter(
-                f"parameters.{name}: no cell has the tag 'parameters'; give one the tag, or read parameters[{name!r}]"
-            )
+        cells = [cell for cell in cells if "skip-execution" not in cell.tags]
+        check_parameters(cells, self.parameters)
         sys.modules["__main__"] = self.module
         self.module.display = display
         if sys.excepthook is sys.__excepthook__:
@@ -45,6 +43,7 @@ class Notebook(script.Script):
             for cell in cells:
                 if value is not None:
                     display(value)
+                    builtins._ = value  # type: ignore[attr-defined]  # as at any prompt
                 value, flags = self._run_cell(cell, flags)
                 if cell is not cells[-1]:
                     figures.save_open()
@@ -66,11 +65,55 @@ class Notebook(script.Script):
         code = self._compile(body, flags)
         flags = code.co_flags & script.FUTURES
         ending = None if last is None else self._compile(last.value, flags)
-        self._evaluate(code)
-        value = None if ending is None else self._evaluate(ending)
-        if cell.holds_parameters:
+        value = None
+        try:
+            self._evaluate(code)
+            value = None if ending is None else self._evaluate(ending)
+        except Exception as error:
+            if "raises-exception" not in cell.tags:
+                raise
+            tracebacks.report(error)
+        if "parameters" in cell.tags:
             vars(self.module).update(self.parameters)
         return (None if cell.source.rstrip().endswith(";") else value), flags
+
+
+def check_parameters(cells: list[Cell], parameters: dict[str, Any]) -> None:
+    """Refuse parameters that no cell would see.
+
+    Raises:
+        BadParameter: the notebook takes none, or its code does not mention the name of one.
+    """
+    source = "\n".join(cell.source for cell in cells)
+    if re.search(r"\bparameters\b", source):
+        return
+    tagged = [cell for cell in cells if "parameters" in cell.tags]
+    for name in parameters:
+        if not tagged:
+            raise script.BadParameter(
+                f"parameters.{name}: no cell has the tag 'parameters'; give one the tag, or read parameters[{name!r}]"
+            )
+        if not re.search(rf"\b{re.escape(name)}\b", source):
+            choices = ", ".join(dict.fromkeys(_names_set(tagged))) or "nothing"
+            raise script.BadParameter(
+                f"parameters.{name}: no cell mentions it; the cell with the tag 'parameters' sets {choices}"
+            )
+
+
+def _names_set(cells: list[Cell]) -> list[str]:
+    """Return the names that cells give a value, in the order of their text."""
+    found: list[str] = []
+    for cell in cells:
+        try:
+            tree = ast.parse(cell.source)
+        except SyntaxError:  # told where the cell runs
+            continue
+        found += [
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        ]
+    return found
 
 
 def display(*values: Any) -> None:

@@ -24,7 +24,7 @@ import types
 import warnings
 import weakref
 
-from praxis_sdk.jobs.harness import signals
+from praxis_sdk.jobs.harness import signals, tracebacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def end(code: int, before: Callable[[], None] | None) -> NoReturn:
         SystemExit: to be let through to the interpreter, which then does what is left to do.
     """
     functions = _count_exit_functions()
-    _run_exit_functions()
+    if functions:
+        run_exit_functions()
     if before is not None and functions:
         before()
     mark: list[object] = []
@@ -114,6 +115,25 @@ def end(code: int, before: Callable[[], None] | None) -> NoReturn:
     gc.unfreeze()
     signals.release()
     raise SystemExit(code)
+
+
+def run_exit_functions() -> None:
+    """Call what the job registered with `atexit`; an exception of it is told without a frame of ours.
+
+    The interpreter puts the frame that called in the place of a traceback where there is none, and calls from C.
+    """
+    hook: Any = sys.unraisablehook
+
+    def told(args: Any) -> None:
+        traceback = tracebacks.without_ours(args.exc_traceback)
+        hook(type(args)((args.exc_type, args.exc_value, traceback, args.err_msg, args.object)))
+
+    sys.unraisablehook = told
+    try:
+        _run_exit_functions()
+    finally:
+        if sys.unraisablehook is told:
+            sys.unraisablehook = hook
 
 
 def exit_code(stop: SystemExit) -> int:

@@ -29,7 +29,7 @@ _FSTRINGS = {getattr(tokenize, "FSTRING_START", -1): 1, getattr(tokenize, "FSTRI
 
 
 class NotebookError(Exception):
-    """It is no notebook that can be run; the message is one line, with the remedy behind '; '."""
+    """It is not a notebook that can be run; the message is one line, with the remedy behind '; '."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ class Cell:
     Args:
         number: among the cells of code, from 1.
         source: its text.
-        holds_parameters: whether it has the tag by which a notebook says where its parameters are.
+        tags: `parameters` says where the notebook's parameters are, `raises-exception` that an exception of this cell
+            does not end the notebook, and `skip-execution` that it does not run.
     """
 
     number: int
     source: str
-    holds_parameters: bool = False
+    tags: tuple[str, ...] = ()
 
 
 def read_cells(data: bytes) -> list[Cell]:
@@ -69,8 +70,10 @@ def read_cells(data: bytes) -> list[Cell]:
         if cell["cell_type"] == "code":
             source = _source(cell)
             number = len(found) + 1
-            _refuse_magics(source, number)
-            found.append(Cell(number, source, "parameters" in _tags(cell)))
+            tags = tuple(_tags(cell))
+            if "skip-execution" not in tags:
+                _refuse_magics(source, number)
+            found.append(Cell(number, source, tags))
     return found
 
 
@@ -88,7 +91,9 @@ def _document(data: bytes) -> dict[str, Any]:
         document: Any = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200] or "nested too deeply"
-        raise NotebookError(f"not a notebook: no JSON: {reason}; save it again with Jupyter") from error
+        raise NotebookError(
+            f"not a notebook: not valid JSON: {reason}; save it again with Jupyter"
+        ) from error
     major = document.get("nbformat") if isinstance(document, dict) else None
     if isinstance(major, bool) or not isinstance(major, int):
         raise NotebookError("not a notebook: 'nbformat' is missing; save it again with Jupyter")
@@ -110,7 +115,7 @@ def _cells(document: dict[str, Any]) -> list[Any]:
     else:
         sheets = document.get("worksheets")
         if not isinstance(sheets, list) or not all(isinstance(sheet, dict) for sheet in sheets):
-            raise NotebookError("not a notebook: 'worksheets' is no list; save it again with Jupyter")
+            raise NotebookError("not a notebook: 'worksheets' is not a list; save it again with Jupyter")
         parts = [sheet.get("cells", []) for sheet in sheets]
         cells = (
             [cell for part in parts for cell in part]
@@ -118,7 +123,7 @@ def _cells(document: dict[str, Any]) -> list[Any]:
             else None
         )
     if not isinstance(cells, list):
-        raise NotebookError("not a notebook: 'cells' is no list; save it again with Jupyter")
+        raise NotebookError("not a notebook: 'cells' is not a list; save it again with Jupyter")
     return cells
 
 
@@ -127,7 +132,7 @@ def _source(cell: dict[str, Any]) -> str:
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "".join(source)
     if not isinstance(source, str):
-        raise NotebookError("not a notebook: the source of a cell is no text; save it again with Jupyter")
+        raise NotebookError("not a notebook: the source of a cell is not text; save it again with Jupyter")
     return source
 
 

@@ -28,14 +28,15 @@ def report(error: BaseException) -> dict[str, str]:
         text = "".join(traceback.format_exception(error))
     except BaseException:  # what is shown of an exception is the job's own code
         text = f"{type(error).__name__}: <exception str() failed>\n"
-    if len(text) > MAX_TRACEBACK_CHARS:
+    too_long = len(text) > MAX_TRACEBACK_CHARS
+    if too_long:
         half = MAX_TRACEBACK_CHARS // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"
     try:
         message = str(error)
     except BaseException:
         message = "<exception str() failed>"
-    _show(error)
+    _show(error, text if too_long else None)
     return {
         "type": storable(type(error).__name__[:200]),
         "message": storable(message[:MAX_MESSAGE_CHARS]),
@@ -51,13 +52,14 @@ def clean(error: BaseException) -> None:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = _without_ours(one.__traceback__)
+        one.__traceback__ = without_ours(one.__traceback__)
         left += [other for other in (one.__cause__, one.__context__) if other is not None]
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
 
 
-def _without_ours(first: TracebackType | None) -> TracebackType | None:
+def without_ours(first: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without our frames; None where nothing else is left."""
     kept: TracebackType | None = None
     chain = []
     while first is not None:
@@ -78,11 +80,19 @@ def _from_the_job_on(first: TracebackType | None) -> TracebackType | None:
     return entry or first
 
 
-def _show(error: BaseException) -> None:
-    """Do with an exception what an interpreter does before it ends."""
+def _show(error: BaseException, abridged: str | None) -> None:
+    """Do with an exception what an interpreter does before it ends.
+
+    Args:
+        error: the exception.
+        abridged: what to write in place of a traceback that is so long that it would reach the limit of stderr, and
+            so hide what the job failed of; None where it is not.
+    """
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     try:
         hook = sys.excepthook
+        if abridged is not None and hook in (sys.__excepthook__, traceback.print_exception):
+            hook = lambda *_: print(storable(abridged), end="", file=sys.stderr)  # noqa: E731
         hook(type(error), error, error.__traceback__)
     except SystemExit:
         raise

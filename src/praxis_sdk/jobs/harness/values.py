@@ -7,8 +7,10 @@ is merely what the last line happened to be.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import math
+import os
 import sys
 
 from praxis_sdk.jobs.harness import figures
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64
 MAX_INTEGER, MIN_INTEGER = 2**64 - 1, -(2**63)
 MAX_REPR_CHARS = 10_000
+MAX_NAME_CHARS = 100
+_MARK_CHARS = 60  # of the words that say how much is left out
+_SLICED: frozenset[type] = frozenset({str, bytes, bytearray, list, tuple, range})
 _TEXTS = frozenset(
     {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"), ("ipaddress", "IPv4Address")}
     | {("ipaddress", "IPv6Address"), ("ipaddress", "IPv4Network"), ("ipaddress", "IPv6Network")}
@@ -38,10 +43,12 @@ class Converter:
 
     Args:
         strict: refuse what has no form in JSON; otherwise its `repr` takes its place.
+        room_bytes: about how long the JSON may get where the converter is not strict; beyond it stands the `repr`.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, room_bytes: float = math.inf) -> None:
         self.strict = strict
+        self._room = math.inf if strict else room_bytes
 
     def convert(self, value: Any, where: str = "result") -> Any:
         """Return the JSON of a value.
@@ -49,16 +56,20 @@ class Converter:
         Raises:
             BadValue: it has none, and this converter is strict.
         """
+        if self.strict:
+            try:
+                return self._convert(value, where, 0)
+            except _TooDeep as problem:
+                raise BadValue(f"{_abridged(str(problem))} is nested deeper than {MAX_DEPTH}") from None
         try:
             return self._convert(value, where, 0)
-        except _TooDeep as problem:
-            if self.strict:
-                raise BadValue(f"{problem} is nested deeper than {MAX_DEPTH}") from None
+        except BaseException:  # what is asked of a value is the job's own code, and decides nothing here
             return shown(value)
 
     def _convert(self, value: Any, where: str, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise _TooDeep(where)
+        self._take(1)
         if value is None or value is True or value is False:
             return value
         if isinstance(value, str):
@@ -75,10 +86,17 @@ class Converter:
             return sorted(self._items(value, where, depth), key=repr)
         return self._other(value, where, depth)
 
+    def _take(self, size: int) -> None:
+        """Use up some of the room."""
+        self._room -= size
+        if self._room < 0:
+            raise _TooLong
+
     def _items(self, values: Iterable[Any], where: str, depth: int) -> list[Any]:
         return [self._convert(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(values)]
 
     def _text(self, value: str, where: str) -> Any:
+        self._take(len(value))
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -95,6 +113,7 @@ class Converter:
         found: dict[str, Any] = {}
         for key, item in value.items():
             name = self._key(key)
+            self._take(len(name or ""))
             if name is None:
                 why = f"{where} has a key of type {_name(key)}: {_short(key)}"
                 return self._without_form(value, why)
@@ -131,6 +150,7 @@ class Converter:
     def _other(self, value: Any, where: str, depth: int) -> Any:
         """Turn what the library, numpy, pandas and matplotlib make into JSON or a file."""
         if isinstance(value, (bytes, bytearray)):
+            self._take(len(value))
             try:
                 return value.decode()
             except UnicodeDecodeError:
@@ -182,6 +202,8 @@ class Converter:
         return self._without_form(value, f"{where} is a {_name(value)}")
 
     def _array(self, value: Any, where: str, depth: int) -> Any:
+        if value.size > self._room:
+            raise _TooLong
         if value.dtype.names:  # a list of tuples would lose the names
             if value.ndim:
                 return [self._array(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
@@ -205,20 +227,36 @@ class _TooDeep(Exception):
     """Something is nested too deep."""
 
 
+class _TooLong(Exception):
+    """There is no room for all of it."""
+
+
 _mapping_proxy = type(type.__dict__)
 
 
-def shown(value: Any) -> dict[str, str]:
+def shown(value: Any, most_chars: int = MAX_REPR_CHARS) -> dict[str, str]:
     """Return what a notebook would show of a value, bounded."""
     try:
-        text = repr(value)
+        whole = type(value) not in _SLICED or len(value) <= most_chars
+        text = repr(value) if whole else _begun(value, most_chars)
     except ValueError as error:
         text = f"<an integer of {value.bit_length()} bits>" if isinstance(value, int) else _unshown(error)
     except BaseException as error:  # what is shown of a value is the job's own code
         text = _unshown(error)
-    if len(text) > MAX_REPR_CHARS:
-        text = f"{text[:MAX_REPR_CHARS]} [... {len(text) - MAX_REPR_CHARS} characters left out ...]"
-    return {"repr": text.encode("utf-8", "backslashreplace").decode(), "type": _name(value)}
+    if len(text) > most_chars + _MARK_CHARS:
+        text = f"{text[:most_chars]} [... {len(text) - most_chars} characters left out ...]"
+    return {"repr": text.encode("utf-8", "backslashreplace").decode(), "type": _name(value)[:MAX_NAME_CHARS]}
+
+
+def _begun(value: Any, most_chars: int) -> str:
+    """Return how a long value begins, without making the text of all of it."""
+    begun = repr(value[:most_chars])[:most_chars]
+    return f"{begun} [... {len(value)} {'characters' if type(value) is str else 'items'} in all ...]"
+
+
+def _abridged(where: str) -> str:
+    """Return a place within a bound: where a value holds itself, its place is long and says little."""
+    return where if len(where) <= 80 else f"{where[:40]}...{where[-37:]}"
 
 
 def _unshown(error: BaseException) -> str:
@@ -268,7 +306,12 @@ def _numpy_scalar(value: Any) -> Any:
 def _table(value: Any, where: str) -> dict[str, str]:
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in where).strip("-")[:80]
     name = figures.free_name(stem, "csv")
-    value.to_csv(name, lineterminator="\n")
+    try:
+        value.to_csv(name, lineterminator="\n")
+    except BaseException:  # half of a table would look like all of it
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
     return {"artifact": name}
 
 
