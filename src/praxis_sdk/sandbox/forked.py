@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 REHEARSALS = 12
 _TERMINATE, _INTERRUPT = int(signal.SIGTERM), int(signal.SIGINT)
 _NO_DESCRIPTOR = 1 << 30
+_WITHOUT_EFFECT: tuple[Callable[[], object], ...] = (
+    lambda: kernel.unshare(0),
+    lambda: kernel.mount("rehearsal", "", "tmpfs", 0, "mode=755"),
+    lambda: kernel.mount("rehearsal", "", None, kernel.MS_BIND),
+    lambda: kernel.mount_setattr("", kernel.MOUNT_ATTR_RDONLY, recursive=False),
+    lambda: kernel.umount_detached(""),
+    lambda: kernel.empty_bounding_set(-1),
+)
 _HELD_BACK = (int(signal.SIGCHLD), _TERMINATE)
 
 
@@ -80,9 +88,9 @@ def _rehearse() -> None:
     kernel.die_with_parent()
     lockdown.rehearse()
     verify.loopback_is_up()
-    for _ in range(2):
+    for call in _WITHOUT_EFFECT:
         try:  # noqa: SIM105 - without an object
-            kernel.mount("rehearsal", "", "tmpfs", 0, "mode=755")
+            call()
         except OSError:  # there is no such place
             pass
     command = wire.memory_file("praxis-rehearsal", wire.encode({"env": {}, "cwd": "/"}))
