@@ -50,7 +50,6 @@ _QUIET = frozenset(
 )
 # Modules of the standard library whose objects act when they are freed, though Python code sees no finalizer.
 _ACTING = frozenset({"_dbm", "_gdbm", "_sqlite3", "sqlite3"})
-_STREAMS = ("stdout", "stderr")
 
 # The interpreter lock is kept: daemon threads have no say in what follows.
 _flush_all = ctypes.PyDLL(None).fflush
@@ -150,8 +149,7 @@ def exit_code(stop: SystemExit) -> int:
 
 def _flushed() -> bool:
     """Write the buffers of Python out; False when that failed, which the interpreter will find, too, and tell."""
-    for name in _STREAMS:
-        stream: Any = getattr(sys, name, None)
+    for stream in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
         try:
             if stream is not None:
                 stream.flush()
@@ -172,11 +170,10 @@ def _would_be_noticed(objects: list[Any]) -> bool:
     """Tell whether any code would run, or anything be written, if these objects were taken apart."""
     if _unknown_preloaded or gc.callbacks or gc.get_debug() or sys.gettrace() or sys.getprofile():
         return True
-    kinds = set(map(type, objects)) - _harmless
-    if not kinds:
+    if _harmless.issuperset(map(type, objects)):
         return False
     looks: dict[type, Callable[[Any], bool]] = {}
-    for kind in kinds:
+    for kind in set(map(type, objects)) - _harmless:
         look = _look_for(kind)
         if look is _always:
             return True
