@@ -266,3 +266,10 @@ async def _client(*arguments: str) -> Any:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.store.postgres_client", *arguments, stdout=asyncio.subprocess.PIPE
     )
+
+
+async def test_heartbeats_at_the_same_time_disturb_nobody(store: PostgresStore) -> None:
+    assert not await store.beat("nobody", 0.0)
+    submitting = asyncio.gather(*(store.submit([execution()]) for _ in range(20)))
+    assert await asyncio.gather(*(store.beat("nobody", 0.0) for _ in range(20))) == [False] * 20
+    assert len(await submitting) == 20

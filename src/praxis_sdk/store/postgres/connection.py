@@ -256,6 +256,7 @@ class Line:
         self._renewed = renewed
         self._connection: Connection | None = None
         self._failed = False
+        self._free = asyncio.Lock()  # a connection takes one statement at a time
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Return rows; whoever is cancelled meanwhile gives the connection up.
@@ -263,6 +264,14 @@ class Line:
         Raises:
             StoreUnavailable: the server is not there, or refuses.
         """
+        async with self._free:
+            rows = await self._fetch(query, *arguments)
+        if self._failed:
+            self._failed = False
+            self._renewed()
+        return rows
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await connect(self._url, timeout_s=RECONNECT_TIMEOUT_S)
@@ -273,9 +282,6 @@ class Line:
             if isinstance(error, Exception):
                 raise unavailable(error) from error
             raise
-        if self._failed:
-            self._failed = False
-            self._renewed()
         return rows
 
     def close(self) -> None:
