@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from praxis_sdk.store.protocol import StoreGone, StoreUnavailable
 
 MEMORY: Final = ":memory:"
 BUSY_S: Final = 30.0  # how long another process may hold the lock for a transaction of its own
+_GLANCE_S: Final = 0.05
 _COPIES: Final = 5  # how often a database is copied that is written to meanwhile
 _CACHE_KIB: Final = 64 * 1024
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -133,16 +135,26 @@ class FileWatch:
         self._database = _identity(path)
         self._log_path = f"{path}-wal"
         self._log: tuple[int, int] | None = None
-        self._damage: StoreGone | None = None
+        self._gone_for: StoreGone | None = None
+        self._checked_at = float("-inf")
 
     def begin(self) -> None:
         """Go on only where nothing was found to be wrong before.
 
         Raises:
-            StoreGone: the database is damaged.
+            StoreGone: the store is gone or damaged.
         """
-        if self._damage is not None:
-            raise self._damage
+        if self._gone_for is not None:
+            raise self._gone_for
+
+    def glance(self) -> None:
+        """Check where nobody has for a moment: whoever only reads loses nothing meanwhile.
+
+        Raises:
+            StoreGone, StoreUnavailable: as `check`.
+        """
+        if time.monotonic() - self._checked_at >= _GLANCE_S:
+            self.check()
 
     def check(self) -> None:
         """Look at the names of the database and, once it is in use, of its write-ahead log.
@@ -155,6 +167,7 @@ class FileWatch:
             return
         try:
             self._compare()
+            self._checked_at = time.monotonic()
         except OSError as error:
             raise StoreUnavailable(f"the store {self._path} cannot be looked at: {error.strerror}") from error
 
@@ -178,10 +191,10 @@ class FileWatch:
         except StoreUnavailable:
             return error
         if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF in _DAMAGED:
-            self._damage = StoreGone(
+            self._gone_for = StoreGone(
                 f"{_damaged(self._path, error)}: nothing more is written", remedy=_REPAIR
             )
-            return self._damage
+            return self._gone_for
         return error
 
     def closed(self) -> None:
@@ -189,10 +202,11 @@ class FileWatch:
         self._log = None
 
     def _gone(self, what: str) -> StoreGone:
-        return StoreGone(
+        self._gone_for = StoreGone(
             f"the store {self._path} was {what} while it was in use: nothing more is written",
             remedy="put it back as it was, or start anew on what is there now",
         )
+        return self._gone_for
 
 
 def _identity(path: str) -> tuple[int, int] | None:

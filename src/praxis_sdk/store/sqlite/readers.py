@@ -92,7 +92,7 @@ class ThreadReader:
                 if connection is None:
                     connection = connect(self._path, read_only=True)
                 answer = question(connection)
-                self._file.check()
+                self._file.glance()
                 self._file.used()
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
                 failure = explained(self._file.reason(error), self._path)
