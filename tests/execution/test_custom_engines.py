@@ -189,3 +189,85 @@ def test_an_engine_that_cannot_be_loaded_is_told_in_one_line(package: dict[str, 
     done = praxis("run", written(tmp_path), "--arg", "word=hi", "--engine", "broken", env=package)
     assert done.returncode == 3
     assert "engine 'broken' of the package 'parrot-engine' cannot be loaded" in only_line(done.stderr)
+
+
+ODD_ENGINE = """
+import asyncio, sys
+from praxis_sdk.execution.contracts import ExecutionEngine
+
+class Engine(ExecutionEngine):
+    engine_type = "parrot"
+
+    async def execute(self, contract, args, context=None):
+        if args["how"] == "raise":
+            raise RuntimeError(f"choked on {args}")
+        if args["how"] == "exit":
+            sys.exit(0)
+        if args["how"] == "late":
+            raise TimeoutError("the warehouse is asleep")
+        if args["how"] == "hang":
+            await asyncio.Event().wait()
+        return f"{args} {contract.engine_spec}\\n"
+
+    async def validate_contract(self, contract):
+        return True
+
+    async def get_capabilities(self):
+        return {"engine_type": "parrot", "available": True}
+
+    async def cleanup(self):
+        pass
+"""
+SECRET = "correct-horse-battery"
+
+
+@pytest.fixture
+def odd(package: dict[str, str], tmp_path: Path) -> Path:
+    """Put an engine in the package that repeats what it is told, and misbehaves on request; return a contract."""
+    (Path(package["PYTHONPATH"]) / "parrot_engine.py").write_text(ODD_ENGINE)
+    params = [
+        {"name": "how", "type": "string", "default": "well"},
+        {"name": "token", "type": "string", "format": "password"},
+    ]
+    env = {"KEY": "secret://api-key"}
+    return written(tmp_path, engine="parrot", params=params, engineSpec={"env": env})
+
+
+@pytest.mark.parametrize("how", ["well", "raise"])
+def test_an_engine_that_repeats_secrets_is_masked(
+    odd: Path, package: dict[str, str], tmp_path: Path, how: str
+) -> None:
+    variables = {**package, "PRAXIS_SECRET_API_KEY": SECRET[::-1]}
+    for form in ([], ["--json"]):
+        done = praxis("run", odd, "--arg", f"token={SECRET}", "--arg", f"how={how}", *form, env=variables)
+        assert done.returncode == (0 if how == "well" else 3), done.stderr
+        assert b"[secret]" in done.stdout + done.stderr
+        for secret in (SECRET, SECRET[::-1]):
+            assert secret.encode() not in done.stdout + done.stderr
+            for file in (tmp_path / "home").rglob("*"):
+                assert not file.is_file() or secret.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raise", "the engine 'parrot' raised RuntimeError: choked on"),
+        ("exit", "the engine 'parrot' raised SystemExit: 0"),
+        ("late", "the engine 'parrot' raised TimeoutError: the warehouse is asleep"),
+    ],
+)
+def test_what_an_engine_raises_is_the_platforms_fault(
+    odd: Path, package: dict[str, str], how: str, said: str
+) -> None:
+    variables = {**package, "PRAXIS_SECRET_API_KEY": SECRET}
+    done = praxis("run", odd, "--arg", f"how={how}", env=variables)
+    assert done.returncode == 3
+    assert said in only_line(done.stderr)
+
+
+def test_a_custom_engine_keeps_to_the_time_limit(odd: Path, package: dict[str, str]) -> None:
+    variables = {**package, "PRAXIS_SECRET_API_KEY": SECRET}
+    done = praxis("run", odd, "--arg", "how=hang", "--timeout", "1", "--json", env=variables)
+    assert done.returncode == 124, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (outcome["status"], outcome["limit"], outcome["exit_code"]) == ("timed_out", "timeout", None)

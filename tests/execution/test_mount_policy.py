@@ -139,3 +139,55 @@ async def test_what_changed_is_not_written_through_a_folder_that_became_a_symlin
     with pytest.raises(PlatformError, match="cannot be written"):
         await engine.run(contract, {}, RunContext(workspace=place, on_output=swap))
     assert (place.parent / ".ssh" / "key").read_text() == "content"
+
+
+@pytest.mark.parametrize("source", ["records", "records/secrets", ".", "keys", "keys/team"])
+async def test_what_praxis_keeps_is_mounted_by_no_untrusted_contract(
+    engine: SandboxExecutionEngine, place: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    for folder in ("records/secrets", "keys/team"):
+        (place / folder).mkdir(parents=True)
+    monkeypatch.setenv("PRAXIS_HOME", str(place / "records"))
+    monkeypatch.setenv("PRAXIS_SECRETS", str(place / "keys"))
+    context = RunContext(workspace=place, allow_mounts=(place,))
+    with pytest.raises(ValidationError, match=r"holds records or secrets of Praxis"):
+        await engine.run(mounting(source), {}, context)
+    assert (await engine.run(mounting("data"), {}, context)).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("/etc/no-such-file", "'/etc/no-such-file' holds the host's configuration"),
+        ("~/.no-such-folder", "'~/.no-such-folder' is among the hidden files of a home directory"),
+        ("/no-such-folder", "'/no-such-folder' is outside the contract's folder"),
+        ("no-such-folder", "'no-such-folder' does not exist below "),
+    ],
+)
+async def test_a_forbidden_place_is_refused_whether_or_not_it_is_there(
+    engine: SandboxExecutionEngine, place: Path, source: str, told: str
+) -> None:
+    with pytest.raises(ValidationError, match=told):
+        await engine.run(mounting(source), {}, RunContext(workspace=place))
+
+
+async def test_an_absolute_path_that_is_not_there_is_told_as_it_stands(
+    engine: SandboxExecutionEngine, place: Path
+) -> None:
+    with pytest.raises(ValidationError, match=r"'/no-such-folder' does not exist \(create it\)"):
+        await engine.run(mounting("/no-such-folder", trust="trusted"), {}, RunContext(workspace=place))
+
+
+@pytest.mark.parametrize("name", ["PRAXIS_SECRET_DB_PASSWORD", "PRAXIS_STORE", "praxis_home"])
+async def test_variables_of_praxis_are_passed_on_to_trusted_contracts_only(
+    engine: SandboxExecutionEngine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "correct-horse-battery")
+
+    def reading(trust: str) -> ToolContract:
+        spec = {"command": ["printenv", name], "env_passthrough": [name]}
+        return ToolContract(name="reading", engine="sandbox", engine_spec=spec, trust=trust)
+
+    with pytest.raises(ValidationError, match=f"'{name}' is meant for Praxis"):
+        await engine.run(reading("untrusted"), {})
+    assert (await engine.run(reading("trusted"), {})).stdout == "correct-horse-battery\n"

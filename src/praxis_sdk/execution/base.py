@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from praxis_sdk.errors import ExecutionError
+from praxis_sdk.errors import ExecutionError, PlatformError, PraxisError
 from praxis_sdk.execution.arguments import check_arguments
 from praxis_sdk.execution.context import RunContext
-from praxis_sdk.execution.outcome import Failure, Isolation, ToolOutcome
+from praxis_sdk.execution.outcome import Exit, Failure, Isolation, Limit, ToolOutcome, classify
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from praxis_sdk.termination import Remains, Termination
 
@@ -87,19 +88,32 @@ class ExecutionEngine(ABC):
         args = check_arguments(contract.parameters, args)
         ctx.ended(Termination(known=f"the engine '{self.engine_type}' does not say what it leaves running"))
         began = time.monotonic()
-        failure: Failure | None = None
+        status, failure = ExecutionStatus.COMPLETED, None
         exit_code: int | None = 0
         stdout = ""
+        fields = {
+            "execution_id": ctx.execution_id,
+            "workspace": str(ctx.workspace),
+            "timeout_s": ctx.timeout_s,
+        }
+        timer = asyncio.timeout(ctx.timeout_s)
         try:
-            fields = {
-                "execution_id": ctx.execution_id,
-                "workspace": str(ctx.workspace),
-                "timeout_s": ctx.timeout_s,
-            }
-            stdout = str(await self.execute(contract, args, fields))
+            async with timer:
+                stdout = str(await self.execute(contract, args, fields))
         except ExecutionError as error:
+            status, exit_code, stdout = ExecutionStatus.FAILED, error.exit_code, error.output or ""
             failure = Failure(FailureCategory.USER_CODE_ERROR, error.message)
-            exit_code, stdout = error.exit_code, error.output or ""
+        except PraxisError:
+            raise
+        except (Exception, SystemExit) as error:
+            if not timer.expired():
+                raise PlatformError(
+                    f"the engine '{self.engine_type}' raised {type(error).__name__}: {error}"
+                ) from error
+            exit_code = None
+            status, failure = classify(Exit(), timeout_s=ctx.timeout_s or 0, timed_out=True)
+        if ctx.mask is not None:
+            stdout = ctx.mask.text(stdout)
         if ctx.on_output is not None and stdout:
             ctx.on_output("stdout", stdout.encode())
         return ToolOutcome(
@@ -107,8 +121,9 @@ class ExecutionEngine(ABC):
             execution_id=ctx.execution_id,
             engine=self.engine_type,
             isolation=self.isolation,
-            status=ExecutionStatus.FAILED if failure else ExecutionStatus.COMPLETED,
+            status=status,
             exit_code=exit_code,
+            limit=Limit.TIMEOUT if status is ExecutionStatus.TIMED_OUT else None,
             stdout=stdout,
             stdout_bytes=len(stdout.encode()),
             duration_s=time.monotonic() - began,

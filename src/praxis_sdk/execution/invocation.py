@@ -88,6 +88,7 @@ def prepare(
     notes = list(ported.notes)
     if isinstance(spec, ProcessEngineSpec):
         argv = _argv(spec, contract, values)
+        _refuse_own_variables(spec, contract)
         env = {**_environment(spec, values, notes), **context.identity}
         stdin = _stdin(spec, contract, values, context)
     elif context.stdin is not None:
@@ -139,6 +140,16 @@ def _environment(spec: ProcessEngineSpec, values: Mapping[str, Any], notes: list
             )
         passed = {name: value for name, value in passed.items() if name not in places}
     return {**passed, **spec.env, **argument_variables(_as_variables(spec, values), fixed=spec.env)}
+
+
+def _refuse_own_variables(spec: ProcessEngineSpec, contract: ToolContract) -> None:
+    """Keep what Praxis is told by its environment, secrets and passwords of stores among it, from untrusted tools."""
+    own = next((name for name in spec.env_passthrough if name.upper().startswith("PRAXIS_")), None)
+    if own is not None and not contract.trusted:
+        raise ValidationError(
+            f"engineSpec.env_passthrough: '{own}' is meant for Praxis; an untrusted contract cannot have it",
+            remedy="leave it out; a secret is named under 'env' as secret://NAME",
+        )
 
 
 def _as_variables(spec: ProcessEngineSpec, values: Mapping[str, Any]) -> dict[str, Any]:

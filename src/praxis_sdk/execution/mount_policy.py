@@ -4,7 +4,7 @@ Whoever wrote the contract chooses its mounts, so by themselves they may only li
 contract or the workspace: places that the caller chose. Others need the caller (`--allow-mount PATH`) or the
 operator (`PRAXIS_ALLOW_MOUNTS`, folders separated by ':'). Some places no untrusted contract gets, whoever
 allows it: the host's configuration, devices and kernel interfaces, the hidden files of a home, where keys
-and tokens are, and sockets, behind which a daemon may do for the tool what the tool cannot.
+and tokens are, what Praxis itself keeps, and sockets, behind which a daemon may do for the tool what the tool cannot.
 
 What is judged is where a path leads, not what it says: symlinks and '..' are resolved first, and what is
 opened later is opened without following any.
@@ -45,10 +45,12 @@ class MountPolicy:
     Args:
         roots: resolved folders.
         homes: resolved home directories, whose hidden entries are never mounted.
+        own: resolved folders in which Praxis keeps records and secrets.
     """
 
     roots: tuple[Path, ...]
     homes: tuple[Path, ...]
+    own: tuple[Path, ...] = ()
 
     @classmethod
     def of_this_host(cls, roots: Iterable[Path]) -> MountPolicy:
@@ -56,7 +58,9 @@ class MountPolicy:
         listed = os.environ.get(OPERATORS_LIST, "").split(":")
         operators = [Path(text) for text in listed if text.startswith("/")]
         resolved = {path.expanduser().resolve() for path in (*roots, *operators)}
-        return cls(roots=tuple(sorted(resolved - {Path("/")})), homes=tuple(_homes()))
+        return cls(
+            roots=tuple(sorted(resolved - {Path("/")})), homes=tuple(_homes()), own=tuple(_own_folders())
+        )
 
     def check(self, written: str, source: Path) -> None:
         """Refuse a mount that the policy does not allow.
@@ -103,6 +107,8 @@ class MountPolicy:
                 return "holds the hidden files of a home directory"
             if source.is_relative_to(home) and source != home and source.relative_to(home).parts[0][0] == ".":
                 return "is among the hidden files of a home directory"
+        if any(source.is_relative_to(place) or place.is_relative_to(source) for place in self.own):
+            return "holds records or secrets of Praxis"
         return None
 
 
@@ -132,6 +138,14 @@ def _homes() -> Iterator[Path]:
     for home in dict.fromkeys(candidates):
         if home.is_absolute() and home.resolve() != Path("/"):
             yield home.resolve()
+
+
+def _own_folders() -> Iterator[Path]:
+    """Go through the folders where this user's Praxis may be; the customary one is among a home's hidden files."""
+    data = os.environ.get("XDG_DATA_HOME")
+    named = (os.environ.get("PRAXIS_HOME"), os.environ.get("PRAXIS_SECRETS"), data and f"{data}/praxis")
+    for folder in filter(None, named):
+        yield Path(folder).expanduser().resolve()
 
 
 def _own_home() -> str | None:

@@ -87,12 +87,16 @@ def resolve_mounts(
     now_ns = time.clock_gettime_ns(_FILE_CLOCK)
     for mount in mounts:
         shown = str(mount.source)
+        absolute = mount.source.is_absolute() or shown.startswith("~")
         try:
-            source = (workspace / mount.source.expanduser()).resolve(strict=True)
+            path = workspace / mount.source.expanduser()
+            if policy is not None:
+                policy.check(shown, path.resolve())  # before it is told whether there is anything
+            source = path.resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise ValidationError(
-                f"engineSpec.mounts: '{shown}' does not exist below {workspace}",
-                remedy="create it, or name the right directory with --workspace",
+                f"engineSpec.mounts: '{shown}' does not exist" + ("" if absolute else f" below {workspace}"),
+                remedy="create it" if absolute else "create it, or name the right directory with --workspace",
             ) from error
         if policy is not None:
             policy.check(shown, source)

@@ -7,6 +7,7 @@ by the same reader, which follows nothing; the rest goes with the folder.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -47,6 +48,8 @@ class OutputFolder:
         spec = invocation.spec
         if not (isinstance(spec, ProcessEngineSpec) and spec.outputs):
             return
+        if invocation.context.outputs is not None:
+            _make_destination(invocation.context.outputs)
         self._patterns = [_pattern(text) for text in spec.outputs]
         self._path = make_run_directory(ProcessOwner.current()).resolve()
         self._cleanup.callback(remove_tree, self._path)
@@ -60,8 +63,8 @@ class OutputFolder:
 
     @property
     def used(self) -> bool:
-        """Whether the contract has outputs."""
-        return self._path is not None
+        """Whether the contract has outputs, or the caller asks for them."""
+        return self._path is not None or self.invocation.context.outputs is not None
 
     def collect(self, outcome: ToolOutcome) -> ToolOutcome:
         """Hand the files over that match, and say so in the outcome; blocks, so call it in a thread.
@@ -70,11 +73,23 @@ class OutputFolder:
             PlatformError: they cannot be written where the caller wants them.
         """
         if self._path is None:
-            return outcome
+            if self.invocation.context.outputs is None:
+                return outcome
+            note = "no output file was collected: the contract has no 'outputs'"
+            return replace(outcome, notes=(*outcome.notes, note))
         target = self._mount_target()
+        unasked = {line for line in outcome.exports.skipped if not self._asked_for(line, f"{target}/")}
         own = [file for file in outcome.exports.files if file.mount == target]
         others = tuple(file for file in outcome.exports.files if file.mount != target)
-        outcome = replace(outcome, exports=replace(outcome.exports, files=others))
+        outcome = replace(
+            outcome,
+            exports=replace(
+                outcome.exports,
+                files=others,
+                skipped=tuple(line for line in outcome.exports.skipped if line not in unasked),
+            ),
+            notes=tuple(line for line in outcome.notes if line not in unasked),
+        )
         found = self._keep_matching(self._path)
         destination = self.invocation.context.outputs
         if destination is None:
@@ -93,6 +108,11 @@ class OutputFolder:
     def _mount_target(self) -> str:
         spec = self.invocation.spec
         return (spec.working_dir or "") if isinstance(spec, IsolatedEngineSpec) else ""
+
+    def _asked_for(self, line: str, folder: str) -> bool:
+        """Whether a line about a file that was left out is of interest: no pattern, no interest."""
+        path = line.removeprefix(folder).partition(" was not exported: ")[0]
+        return not line.startswith(folder) or any(one.fullmatch(path) for one in self._patterns)
 
     def _keep_matching(self, folder: Path) -> list[str]:
         """Remove what does not match; returns the paths of what is left."""
@@ -121,6 +141,23 @@ class OutputFolder:
             return export_changes(folder_fd, destination.resolve(), str(destination))
         finally:
             os.close(folder_fd)
+
+
+def _make_destination(folder: Path) -> None:
+    """Make the folder for the files before the tool runs, rather than lose what it made.
+
+    Raises:
+        ValidationError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ValidationError(
+            f"outputs: '{folder}' cannot be written: {reason}", remedy="name another folder"
+        )
 
 
 def check_outputs(spec: EngineSpec, mounts: Iterable[Mount]) -> None:
