@@ -531,7 +531,8 @@ class TestUnknownKeys:
             ("name: a\nengine: docker\nengineSpec: {image: x, command: [x], volumes: {}}\n",
              "3: engineSpec.volumes: unknown key (did you mean 'mounts'?)"),
             ("name: a\nengine: local\nengineSpec: {command: [x], memory_limit: 1g}\n",
-             "3: engineSpec.memory_limit: unknown key (only 'dagger', 'sandbox', 'docker' and 'kubernetes' know it)"),
+             ("3: engineSpec.memory_limit: unknown key (only 'dagger', 'mcp-stdio', 'sandbox', 'docker' and "
+             "'kubernetes' know it)")),
             ("name: a\nengine: local\nimage: x\nengineSpec: {command: [x]}\n",
              "3: image: unknown key (it belongs under 'engineSpec')"),
             ("name: a\nengine: local\nengineSpec:\n  command: [x]\n  params: []\n",
