@@ -122,8 +122,15 @@ class _Server:
             if self._channel.fileno() in ready:
                 received = wire.receive(self._channel)
                 if received is None:
+                    self._end_spare()
                     return
                 self._take(*received)
+
+    def _end_spare(self) -> None:
+        """End the child that waits and reap it, so that nothing is left for whoever adopts orphans."""
+        if self._spare:
+            os.kill(self._spare, signal.SIGKILL)
+            os.waitpid(self._spare, 0)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         key = int(message["id"])
