@@ -68,7 +68,10 @@ _ANSWER: Final[pydantic.TypeAdapter[CallToolResult | InputRequiredResult]] = pyd
 )
 # Codes with which a server refuses to look at a request.
 _NO_ANSWER: Final = frozenset({PARSE_ERROR, INVALID_REQUEST})
-_SDK_CLOSED: Final = "Connection closed"  # what the SDK says; servers use its code for errors of their own
+_SDK_CLOSED: Final = (
+    "Connection closed",
+    "SSE stream ",
+)  # so the SDK begins; servers use its code for their own
 
 # The SDK logs whole messages, with their arguments, at DEBUG, and tracebacks of what is reported below as
 # one line at ERROR; its HTTP client logs addresses, with what is in them. Who wants that asks for it by
@@ -405,7 +408,7 @@ def _reason(error: Exception) -> str | None:
 
 def _is_closed(error: MCPError) -> bool:
     """Whether the SDK reports the end of the connection, rather than an error that a server sent."""
-    return error.code == CONNECTION_CLOSED and error.message == _SDK_CLOSED
+    return error.code == CONNECTION_CLOSED and error.message.startswith(_SDK_CLOSED)
 
 
 def _connect_fault(error: BaseException) -> str:
