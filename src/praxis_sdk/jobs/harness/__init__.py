@@ -87,6 +87,7 @@ def prepare() -> None:
     when_imported("numpy.random", lambda module: module.seed(_seed % (1 << 32)))
     when_imported("matplotlib.figure", figures.watch_figure)
     when_imported("matplotlib.pyplot", figures.watch_pyplot)
+    figures.rehearse()
     signals.tell = tell_signal
     signals.prepare()
     ending.prepare()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import sys
 
@@ -10,7 +12,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_REHEARSALS = 3
 _last = 0
+
+
+def rehearse() -> None:
+    """Draw something where the library is loaded, so that it has looked for its fonts before the first job draws."""
+    agg: Any = sys.modules.get("matplotlib.backends.backend_agg")
+    drawing: Any = sys.modules.get("matplotlib.figure")
+    if agg is None or drawing is None:
+        return
+    with contextlib.suppress(Exception):  # the job that draws will hear of it
+        for _ in range(_REHEARSALS):
+            figure = drawing.Figure(figsize=(2, 2), dpi=50)
+            figure.add_subplot().plot([0, 1], [0, 1])
+            agg.FigureCanvasAgg(figure).print_png(io.BytesIO())
+    # The files of fonts that it holds open are closed in a child; its own handler of forks forgets them there, too.
+    with contextlib.suppress(AttributeError):
+        sys.modules["matplotlib.font_manager"]._get_font.cache_clear()  # noqa: SLF001
 
 
 def watch_figure(module: Any) -> None:
