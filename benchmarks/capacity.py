@@ -18,7 +18,7 @@ from benchmarks.programs import disk_folder
 from benchmarks.subject import JOB, completed, job_kind, store_at
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions, offer_of_this_host
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus
 

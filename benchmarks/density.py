@@ -14,10 +14,10 @@ from benchmarks.harness import RESULTS, conditions
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.jobs.adapters.base import Work
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.limits import JobLimits
-from praxis_sdk.jobs.order import write_order
-from praxis_sdk.jobs.stations import Stations
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.environments.warm import Stations
+from praxis_sdk.jobs.executor.order import write_order
+from praxis_sdk.jobs.payload.limits import JobLimits
 from praxis_sdk.sandbox import Policy, Sandbox
 
 TITLE = "sandboxes alive at once, each with a Python job that waits"

@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.harness import Case, available, bwrap, docker_run, spawn
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environments import Environment, EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.payload import parse_payload
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import Environment, EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.results import ResultStore
+from praxis_sdk.jobs.payload.payload import parse_payload
 
 TITLE = "a job in a fresh sandbox with all limits, from payload to kept result"
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.harness import RESULTS, conditions
-from praxis_sdk.control.scheduler import Decision, decide
-from praxis_sdk.control.transitions import rank_of
+from praxis_sdk.control.lifecycle.transitions import rank_of
+from praxis_sdk.control.scheduling.scheduler import Decision, decide
 from praxis_sdk.model import Execution, Stop, Terms, Worker
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ExecutionStatus, Priority, ServiceClass

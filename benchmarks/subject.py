@@ -73,9 +73,9 @@ def job_kind(home: Path, listen: Callable[[str, StreamName, bytes], None] | None
         listen: hears what they print.
     """
     from praxis_sdk.jobs.artifacts import ArtifactStore
-    from praxis_sdk.jobs.environments import EnvironmentStore
-    from praxis_sdk.jobs.executor import JobExecutor
-    from praxis_sdk.jobs.results import ResultStore
+    from praxis_sdk.jobs.environments.store import EnvironmentStore
+    from praxis_sdk.jobs.executor.executor import JobExecutor
+    from praxis_sdk.jobs.executor.results import ResultStore
 
     return JobKind(
         lambda: JobExecutor(

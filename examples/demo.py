@@ -24,9 +24,9 @@ from rich.table import Table
 
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.loading import load_contract
 from praxis_sdk.execution.contracts import EngineType, ToolContract, ToolOutcome
 from praxis_sdk.execution.engine import builtin_engines
-from praxis_sdk.execution.loading import load_contract
 from praxis_sdk.execution.runner import ToolRunner
 
 EXAMPLES = Path(__file__).parent

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.payload import JobPayload, parse_payload
-from praxis_sdk.jobs.result import JobResult
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.result import JobResult
+from praxis_sdk.jobs.executor.results import ResultStore
+from praxis_sdk.jobs.payload.payload import JobPayload, parse_payload
 from praxis_sdk.units import format_bytes
 
 SCIENCE = Path(__file__).parent / "science"

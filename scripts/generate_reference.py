@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from praxis_sdk.execution import fields
-from praxis_sdk.execution.contract_schema import contract_schema, describe_fields
+from praxis_sdk.execution.contract import fields
+from praxis_sdk.execution.contract.fields import ContractPart
+from praxis_sdk.execution.contract.parameters import JSON_TYPES, ToolParameter
+from praxis_sdk.execution.contract.schema import contract_schema, describe_fields
+from praxis_sdk.execution.contract.specs import SPEC_OF, EngineType, Port
 from praxis_sdk.execution.contracts import ToolContract
-from praxis_sdk.execution.fields import ContractPart
-from praxis_sdk.execution.parameters import JSON_TYPES, ToolParameter
-from praxis_sdk.execution.specs import SPEC_OF, EngineType, Port
-from praxis_sdk.jobs import schemas
+from praxis_sdk.jobs.payload import schemas
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = ROOT / "docs" / "reference"

@@ -26,19 +26,19 @@ ROOMS: dict[str, frozenset[str]] = {
 
 # Libraries that exactly one module may import.
 KEEPER: dict[str, str] = {
-    "aiodocker": "execution.engines.docker_daemon",
+    "aiodocker": "execution.engines.docker.daemon",
     "asyncpg": "store.postgres.connection",
-    "cronsim": "control.schedules",
-    "dagger": "execution.engines.dagger_sdk",
-    "jsonschema_rs": "execution.json_schema",
-    "mcp": "execution.engines.mcp_client",
-    "obstore": "jobs.artifacts.s3",
-    "opentelemetry": "control.telemetry",
-    "prometheus_client": "jobs.metrics",
-    "puremagic": "jobs.artifacts.signatures",
-    "pyseccomp": "sandbox.seccomp",
+    "cronsim": "control.lifecycle.schedules",
+    "dagger": "execution.engines.dagger.sdk",
+    "jsonschema_rs": "execution.contract.json_schema",
+    "mcp": "execution.engines.mcp.client",
+    "obstore": "jobs.artifacts.backends.s3",
+    "opentelemetry": "control.observe.telemetry",
+    "prometheus_client": "jobs.executor.metrics",
+    "puremagic": "jobs.artifacts.types.signatures",
+    "pyseccomp": "sandbox.init.seccomp",
     "uuid_utils": "ids",
-    "yaml": "execution.yaml_source",
+    "yaml": "execution.contract.yaml_source",
 }
 
 # Libraries that may only be imported inside a function: they are optional or slow.

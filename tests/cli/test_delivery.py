@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from praxis_sdk.cli.delivery import deliver_all, deliver_one
+from praxis_sdk.cli.terminal.delivery import deliver_all, deliver_one
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.jobs.artifacts import Artifact, ArtifactKind, ArtifactStore
 

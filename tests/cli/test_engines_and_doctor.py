@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.execution.contract.specs import EngineType
 from tests.cli.conftest import praxis, praxis_after
 
 NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
 
 SLOW_ENGINE = """
 import asyncio
-import praxis_sdk.cli.capabilities as capabilities
+import praxis_sdk.cli.terminal.capabilities as capabilities
 import praxis_sdk.execution.engine as engine
-from praxis_sdk.execution.engines.local import LocalExecutionEngine
+from praxis_sdk.execution.engines.local.engine import LocalExecutionEngine
 
 class Silent(LocalExecutionEngine):
     async def get_capabilities(self):
@@ -31,7 +31,7 @@ engine.builtin_engines = registry
 """
 
 BROKEN_HOST = """
-import praxis_sdk.sandbox.host as host
+import praxis_sdk.sandbox.host.features as host
 from praxis_sdk.errors import IsolationUnavailable
 from praxis_sdk.execution.engine import SandboxExecutionEngine
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.execution.engines.docker_daemon import DockerDaemon
+from praxis_sdk.execution.engines.docker.daemon import DockerDaemon
 from tests.cli.conftest import AtHome, ContractWriter
 from tests.cli.test_control_executions import start_worker, submitted
 from tests.execution.conformance import processes_with

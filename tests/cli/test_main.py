@@ -31,7 +31,7 @@ INNER_COMMANDS = [
 ]
 
 CROSSED_WIRES = """
-import praxis_sdk.execution.loading as loading
+import praxis_sdk.execution.contract.loading as loading
 def boom(*args, **kwargs):
     raise RuntimeError("wires\\x1b[2J crossed")
 loading.load_contract = boom

@@ -258,7 +258,7 @@ def test_json_is_safe_to_print(write_contract: ContractWriter) -> None:
 NOISY_ENGINE = """
 import logging, subprocess
 import praxis_sdk.execution.engine as engine
-from praxis_sdk.execution.engines.local import LocalExecutionEngine
+from praxis_sdk.execution.engines.local.engine import LocalExecutionEngine
 
 class Noisy(LocalExecutionEngine):
     async def launch(self, *args):
@@ -293,7 +293,7 @@ def test_nothing_that_libraries_print_reaches_stdout(
 PULLING_ENGINE = """
 import praxis_sdk.execution.engine as engine
 from dataclasses import replace
-from praxis_sdk.execution.engines.local import LocalExecutionEngine
+from praxis_sdk.execution.engines.local.engine import LocalExecutionEngine
 
 class Pulling(LocalExecutionEngine):
     async def run(self, contract, args, context):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.cli.terminal import TerminalFilter, one_line, visible
+from praxis_sdk.cli.terminal.untrusted_text import TerminalFilter, one_line, visible
 
 BIDIRECTIONAL = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 MARKS = "\u200e\u200f\u061c"

@@ -10,7 +10,7 @@ import pytest
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Store
 from praxis_sdk.store.sqlite import SqliteStore

@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from praxis_sdk.control import failure_policy, transitions
-from praxis_sdk.control.failure_policy import Verdict
+from praxis_sdk.control.lifecycle import failure_policy, transitions
+from praxis_sdk.control.lifecycle.failure_policy import Verdict
 from praxis_sdk.model import Attempt, Event, Execution, Failure, Terms, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds import Plan
-from praxis_sdk.control.scheduler import decide
-from praxis_sdk.control.submission import Work, make_execution
-from praxis_sdk.control.transitions import (
+from praxis_sdk.control.lifecycle import failure_policy
+from praxis_sdk.control.lifecycle.submission import Work, make_execution
+from praxis_sdk.control.lifecycle.transitions import (
     cancel_running,
     cancel_waiting,
     finish,
@@ -26,6 +25,7 @@ from praxis_sdk.control.transitions import (
     note,
     requeue_preempted,
 )
+from praxis_sdk.control.scheduling.scheduler import decide
 from praxis_sdk.model import Draft, EventType, Execution, Failure, RetryPolicy, Worker, WorkerState
 from praxis_sdk.resources import Resources, total
 from praxis_sdk.states import HELD, WAITING, ErrorType, ExecutionStatus, FailureCategory, Priority

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from praxis_sdk.control.scheduler import POLICY, Decision, SchedulerPolicy, decide
-from praxis_sdk.control.transitions import finish, rank_of, requeue_preempted
-from praxis_sdk.control.windows import Committed
+from praxis_sdk.control.lifecycle.transitions import finish, rank_of, requeue_preempted
+from praxis_sdk.control.scheduling.scheduler import POLICY, Decision, SchedulerPolicy, decide
+from praxis_sdk.control.scheduling.windows import Committed
 from praxis_sdk.model import Event, Execution, Stop, Terms, Worker
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ExecutionStatus, Priority, ServiceClass

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control import alerts, transitions
-from praxis_sdk.control.alerts import Alert, AlertKind, AlertPolicy, QueueWatch, Raised
-from praxis_sdk.control.breaker import BreakerChange, BreakerState
+from praxis_sdk.control.lifecycle import transitions
+from praxis_sdk.control.observe import alerts
+from praxis_sdk.control.observe.alerts import Alert, AlertKind, AlertPolicy, QueueWatch, Raised
+from praxis_sdk.control.workers.breaker import BreakerChange, BreakerState
 from praxis_sdk.model import EventType, Flag, Level, Terms
 from praxis_sdk.states import ErrorType, ExecutionStatus
 from praxis_sdk.store.changes import settle

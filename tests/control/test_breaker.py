@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.breaker import (
+from praxis_sdk.control.workers.breaker import (
     Breaker,
     BreakerChange,
     BreakerOpen,

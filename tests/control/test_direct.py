@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from praxis_sdk.control.coordinator import ExecutionCoordinator
-from praxis_sdk.control.direct import DirectRun
-from praxis_sdk.control.failure_policy import after_loss
 from praxis_sdk.control.kinds import Kinds
-from praxis_sdk.control.submission import Work
+from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+from praxis_sdk.control.lifecycle.direct import DirectRun
+from praxis_sdk.control.lifecycle.failure_policy import after_loss
+from praxis_sdk.control.lifecycle.submission import Work
 from praxis_sdk.errors import EngineUnavailable, PlatformError
 from praxis_sdk.model import Execution
 from praxis_sdk.states import ExecutionStatus

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control import failure_policy, transitions
-from praxis_sdk.control.breaker import BreakerOpen
-from praxis_sdk.control.failure_policy import (
+from praxis_sdk.control.lifecycle import failure_policy, transitions
+from praxis_sdk.control.lifecycle.failure_policy import (
     CRASH_LOG,
     MAX_DETAIL_CHARS,
     MAX_PAUSE_S,
@@ -26,6 +25,7 @@ from praxis_sdk.control.failure_policy import (
     of_tool,
     pause_s,
 )
+from praxis_sdk.control.workers.breaker import BreakerOpen
 from praxis_sdk.errors import (
     EngineUnavailable,
     ExecutionError,
@@ -35,7 +35,7 @@ from praxis_sdk.errors import (
 )
 from praxis_sdk.execution.outcome import Exit, Isolation, Limit, ToolOutcome
 from praxis_sdk.execution.outcome import classify as tool_end
-from praxis_sdk.jobs.result import JobFailure, JobResult
+from praxis_sdk.jobs.executor.result import JobFailure, JobResult
 from praxis_sdk.model import NO_RETRIES, Ending, EventType, Flag, RetryPolicy, Terms, Usage
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory

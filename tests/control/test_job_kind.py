@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from praxis_sdk.control.kinds.job import JobKind
-from praxis_sdk.jobs.executor import JobExecutor
+from praxis_sdk.jobs.executor.executor import JobExecutor
 
 
 def control_of(**fields: Any) -> str:

@@ -8,8 +8,8 @@ import statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.learning import RULES, LearningRules, Lesson, learn
-from praxis_sdk.control.scheduler import decide
+from praxis_sdk.control.scheduling.estimates import RULES, LearningRules, Lesson, learn
+from praxis_sdk.control.scheduling.scheduler import decide
 from praxis_sdk.model import Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from praxis_sdk.control.coordinator import QueueFull
 from praxis_sdk.control.kinds import Plan
-from praxis_sdk.control.notifiers.log import LogNotifier
+from praxis_sdk.control.lifecycle.coordinator import QueueFull
+from praxis_sdk.control.lifecycle.submission import Work, make_execution
+from praxis_sdk.control.observe.notifiers.log import LogNotifier
+from praxis_sdk.control.observe.telemetry import traceparent_of
 from praxis_sdk.control.plane import ControlPlane
-from praxis_sdk.control.submission import Work, make_execution
-from praxis_sdk.control.telemetry import traceparent_of
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.model import Ending, EventType, Flag, Worker
 from praxis_sdk.resources import Resources

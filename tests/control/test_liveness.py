@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from praxis_sdk.control import liveness
-from praxis_sdk.control.liveness import Liveness
+from praxis_sdk.control.workers import liveness
+from praxis_sdk.control.workers.liveness import Liveness
 from praxis_sdk.model import Worker
 from praxis_sdk.resources import ZERO
 
-HOLD = "import sys; from pathlib import Path; from praxis_sdk.control.liveness import Liveness; \
+HOLD = "import sys; from pathlib import Path; from praxis_sdk.control.workers.liveness import Liveness; \
 Liveness(Path(sys.argv[1])).hold(sys.argv[2]); print('held', flush=True); sys.stdin.read()"
 
 

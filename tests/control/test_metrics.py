@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.breaker import BreakerState
-from praxis_sdk.control.metrics import ExecutionMetrics, percentile, summarise
-from praxis_sdk.control.prometheus import OTHER, ControlMetrics
+from praxis_sdk.control.observe.metrics import ExecutionMetrics, percentile, summarise
+from praxis_sdk.control.observe.prometheus import OTHER, ControlMetrics
+from praxis_sdk.control.workers.breaker import BreakerState
 from praxis_sdk.errors import MissingExtra
 from praxis_sdk.model import Usage, Worker, WorkerState
 from praxis_sdk.resources import Resources

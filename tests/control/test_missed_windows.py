@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.alerts import Alert, AlertKind
-from praxis_sdk.control.scheduler import decide
-from praxis_sdk.control.submission import Schedule
+from praxis_sdk.control.lifecycle.submission import Schedule
+from praxis_sdk.control.observe.alerts import Alert, AlertKind
+from praxis_sdk.control.scheduling.scheduler import decide
 from praxis_sdk.model import EventType, Flag
 from praxis_sdk.states import ExecutionStatus, ServiceClass
 from praxis_sdk.store import Round, Store

@@ -21,8 +21,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.alerts import Alert, AlertKind
-from praxis_sdk.control.notifiers import (
+from praxis_sdk.control.observe.alerts import Alert, AlertKind
+from praxis_sdk.control.observe.notifiers import (
     LogNotifier,
     NotificationFailed,
     Notifications,
@@ -32,7 +32,7 @@ from praxis_sdk.control.notifiers import (
     WebhookNotifier,
     parse_notifiers,
 )
-from praxis_sdk.control.notifiers.configuration import from_environment
+from praxis_sdk.control.observe.notifiers.configuration import from_environment
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.model import Level
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.packing import Fleet, capacity_of, fits, minus, need_of, room_of
-from praxis_sdk.control.scheduler import SchedulerPolicy, decide
+from praxis_sdk.control.scheduling.packing import Fleet, capacity_of, fits, minus, need_of, room_of
+from praxis_sdk.control.scheduling.scheduler import SchedulerPolicy, decide
 from praxis_sdk.model import Worker
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.packing import fits, need_of, plus, room_of
-from praxis_sdk.control.preemption import Eviction, choose, lost_s, preemptible
-from praxis_sdk.control.scheduler import WAITS_FOR, decide
+from praxis_sdk.control.scheduling.packing import fits, need_of, plus, room_of
+from praxis_sdk.control.scheduling.preemption import Eviction, choose, lost_s, preemptible
+from praxis_sdk.control.scheduling.scheduler import WAITS_FOR, decide
 from praxis_sdk.model import MAX_PREEMPTIONS, Execution, Stop, Worker
 from praxis_sdk.states import ExecutionStatus, Priority
 from praxis_sdk.store.protocol import Round

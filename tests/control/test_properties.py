@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.info import ExecutionContext
 from praxis_sdk.control.kinds import Kinds
+from praxis_sdk.control.lifecycle.info import ExecutionContext
+from praxis_sdk.control.lifecycle.submission import Schedule
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.submission import Schedule
 from praxis_sdk.model import EventType
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionMode, ExecutionStatus, Priority

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control import transitions
-from praxis_sdk.control.report_charts import bins, lanes_of
-from praxis_sdk.control.report_page import to_html
-from praxis_sdk.control.reports import BatchReport, Stretch, report_batch, seconds, to_markdown
+from praxis_sdk.control.lifecycle import transitions
+from praxis_sdk.control.observe.report_charts import bins, lanes_of
+from praxis_sdk.control.observe.report_page import to_html
+from praxis_sdk.control.observe.reports import BatchReport, Stretch, report_batch, seconds, to_markdown
 from praxis_sdk.model import Batch, Ending, Terms
 from praxis_sdk.states import ErrorType, ExecutionStatus
 from tests.control.failure_samples import ASKED, NOW, Life, execution, failure

@@ -3,12 +3,12 @@
 import pytest
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.coordinator import ExecutionCoordinator
-from praxis_sdk.control.keeper import DAY_S, Keeper
 from praxis_sdk.control.kinds import Kinds
+from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+from praxis_sdk.control.lifecycle.retention import Retention, retention_of, set_retention
+from praxis_sdk.control.lifecycle.schedules import Schedules
 from praxis_sdk.control.plane import ControlPlane
-from praxis_sdk.control.retention import Retention, retention_of, set_retention
-from praxis_sdk.control.schedules import Schedules
+from praxis_sdk.control.workers.maintenance import DAY_S, Keeper
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.store import Store
 from tests.control.scripted import ScriptedKind

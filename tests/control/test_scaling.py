@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.coordinator import ExecutionCoordinator
-from praxis_sdk.control.keeper import Keeper
 from praxis_sdk.control.kinds import Kinds
-from praxis_sdk.control.scaling import Load, LocalSlots, Scale, Scaling, ScalingBounds, load_of
-from praxis_sdk.control.scheduler import decide
-from praxis_sdk.control.schedules import Schedules
+from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+from praxis_sdk.control.lifecycle.schedules import Schedules
+from praxis_sdk.control.scheduling.scaling import Load, LocalSlots, Scale, Scaling, ScalingBounds, load_of
+from praxis_sdk.control.scheduling.scheduler import decide
+from praxis_sdk.control.workers.maintenance import Keeper
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.model import Worker
 from praxis_sdk.resources import Resources

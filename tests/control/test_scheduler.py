@@ -7,9 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.packing import fits, minus, need_of, room_of
-from praxis_sdk.control.scheduler import NO_WORKER, POLICY, TOO_LARGE, SchedulerPolicy, decide
-from praxis_sdk.control.transitions import AGEING_STEP_S, rank_of
+from praxis_sdk.control.lifecycle.transitions import AGEING_STEP_S, rank_of
+from praxis_sdk.control.scheduling.packing import fits, minus, need_of, room_of
+from praxis_sdk.control.scheduling.scheduler import NO_WORKER, POLICY, TOO_LARGE, SchedulerPolicy, decide
 from praxis_sdk.model import EventType, Execution, Level, Worker
 from praxis_sdk.states import ExecutionStatus, Priority, ServiceClass
 from praxis_sdk.store.protocol import Round

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.control.kinds.job import JobKind
-from praxis_sdk.control.scaling import load_of
+from praxis_sdk.control.scheduling.scaling import load_of
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs.executor import JobExecutor
+from praxis_sdk.jobs.executor.executor import JobExecutor
 from praxis_sdk.model import Usage, Worker
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import ExecutionFilter

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from praxis_sdk.control import transitions
-from praxis_sdk.control.telemetry import Telemetry, Traceparent, traceparent_of
+from praxis_sdk.control.lifecycle import transitions
+from praxis_sdk.control.observe.telemetry import Telemetry, Traceparent, traceparent_of
 from praxis_sdk.errors import MissingExtra, ValidationError
 from praxis_sdk.model import Draft, EventType, Terms, Usage
 from praxis_sdk.states import ErrorType

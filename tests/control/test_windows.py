@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.scheduler import SchedulerPolicy, decide
-from praxis_sdk.control.windows import Committed, Item, Plan, plan
+from praxis_sdk.control.scheduling.scheduler import SchedulerPolicy, decide
+from praxis_sdk.control.scheduling.windows import Committed, Item, Plan, plan
 from praxis_sdk.model import EventType
 from praxis_sdk.resources import Resources, total
 from praxis_sdk.states import ExecutionStatus

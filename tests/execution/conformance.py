@@ -22,9 +22,9 @@ import structlog
 from praxis_sdk.errors import ExecutionError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext, StreamName
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.contracts import ToolContract, ToolParameter
 from praxis_sdk.execution.outcome import Limit, ToolOutcome
-from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from praxis_sdk.termination import Termination
 

@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.arguments import (
+from praxis_sdk.execution.arguments.arguments import (
     MAX_ARGUMENTS_BYTES,
     MAX_DEPTH,
     MAX_VARIABLE_BYTES,
@@ -30,9 +30,9 @@ from praxis_sdk.execution.arguments import (
     variable_of,
 )
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.contracts import ToolContract, ToolParameter
 from praxis_sdk.execution.invocation import prepare
-from praxis_sdk.execution.specs import EngineType
 
 # Text that a process can be given: no NUL, no lone surrogates.
 TEXT = st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from praxis_sdk.execution import contracts
 from praxis_sdk.execution.context import RunContext
-from praxis_sdk.execution.contract_schema import contract_schema
+from praxis_sdk.execution.contract.json_schema import faults
+from praxis_sdk.execution.contract.loading import load_contract, parse_contract
+from praxis_sdk.execution.contract.schema import contract_schema
+from praxis_sdk.execution.contract.specs import SPEC_OF
 from praxis_sdk.execution.contracts import (
     DaggerEngineSpec,
     DockerEngineSpec,
@@ -31,9 +34,6 @@ from praxis_sdk.execution.contracts import (
     Trust,
     ValidationError,
 )
-from praxis_sdk.execution.json_schema import faults
-from praxis_sdk.execution.loading import load_contract, parse_contract
-from praxis_sdk.execution.specs import SPEC_OF
 from praxis_sdk.states import ExecutionStatus
 
 ROOT = Path(__file__).parents[2]

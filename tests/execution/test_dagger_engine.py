@@ -32,12 +32,13 @@ from graphql import GraphQLObjectType
 from praxis_sdk.errors import EngineUnavailable, MissingExtra, PlatformError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.contracts import ToolContract, ToolParameter
-from praxis_sdk.execution.engines import dagger_sdk, dagger_session
-from praxis_sdk.execution.engines.dagger import NETWORK_NOTE, DaggerExecutionEngine
-from praxis_sdk.execution.engines.dagger_session import SessionCommand, diagnose
+from praxis_sdk.execution.engines.dagger import sdk as dagger_sdk
+from praxis_sdk.execution.engines.dagger import session as dagger_session
+from praxis_sdk.execution.engines.dagger.engine import NETWORK_NOTE, DaggerExecutionEngine
+from praxis_sdk.execution.engines.dagger.session import SessionCommand, diagnose
 from praxis_sdk.execution.outcome import Limit, ToolOutcome
-from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from tests.execution.conformance import LONG_S, IsolatedConformance, Listener, processes_with
 from tests.execution.dagger_standin import DaggerStandIn, evaluator

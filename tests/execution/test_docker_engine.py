@@ -19,23 +19,24 @@ import praxis_sdk
 from devservices.ordinary_user import OrdinaryUser
 from praxis_sdk.errors import EngineUnavailable, IsolationUnavailable, PraxisError, ValidationError
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.contracts import ToolContract
-from praxis_sdk.execution.engines import docker_daemon, docker_run
-from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
-from praxis_sdk.execution.engines.docker_container import (
+from praxis_sdk.execution.engines.docker import daemon as docker_daemon
+from praxis_sdk.execution.engines.docker import run as docker_run
+from praxis_sdk.execution.engines.docker.container import (
     Bind,
     check_demands,
     choose_user,
     create_request,
     submounts,
 )
-from praxis_sdk.execution.engines.docker_daemon import DockerDaemon
-from praxis_sdk.execution.engines.docker_facts import ContainerSummary, DaemonFacts, ImageFacts
+from praxis_sdk.execution.engines.docker.daemon import DockerDaemon
+from praxis_sdk.execution.engines.docker.engine import DockerSDKExecutionEngine
+from praxis_sdk.execution.engines.docker.facts import ContainerSummary, DaemonFacts, ImageFacts
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.invocation import prepare
-from praxis_sdk.execution.mounts import Mount
+from praxis_sdk.execution.mounts.mounts import Mount
 from praxis_sdk.execution.outcome import Limit, ToolOutcome
-from praxis_sdk.execution.specs import EngineType
 from praxis_sdk.installation import installation_id
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from tests.execution.conformance import IsolatedConformance, Listener, processes_with
@@ -454,7 +455,7 @@ import asyncio, sys
 from pathlib import Path
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.contracts import ToolContract
-from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
+from praxis_sdk.execution.engines.docker.engine import DockerSDKExecutionEngine
 
 contract = ToolContract(name="long", engine="docker", engine_spec={
     "image": "python:3.11-slim", "command": ["sh", "-c", "echo running; sleep 60"], "mounts": {sys.argv[2]: "/shared"}})
@@ -638,7 +639,7 @@ async def test_an_ordinary_user_runs_tools_as_itself(
     code = (
         "import asyncio, sys\n"
         "from praxis_sdk.execution.contracts import ToolContract\n"
-        "from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine\n"
+        "from praxis_sdk.execution.engines.docker.engine import DockerSDKExecutionEngine\n"
         "async def main():\n"
         "    engine = DockerSDKExecutionEngine(sys.argv[1])\n"
         "    command = ['sh', '-c', 'id -u; id -g; echo new > /shared/new; mkdir -m 0 /shared/shut']\n"
@@ -890,7 +891,7 @@ async def test_a_socket_that_the_user_may_not_use_says_so(
 ) -> None:
     code = (
         "import asyncio, sys\n"
-        "from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine\n"
+        "from praxis_sdk.execution.engines.docker.engine import DockerSDKExecutionEngine\n"
         "seen = asyncio.run(DockerSDKExecutionEngine(sys.argv[1]).get_capabilities())\n"
         "print(seen['unavailable_reason'], '|', seen['remedy'])\n"
     )

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import PlatformError
-from praxis_sdk.execution import exports
-from praxis_sdk.execution.exports import export_changes, fingerprint
+from praxis_sdk.execution.mounts import exports
+from praxis_sdk.execution.mounts.exports import export_changes, fingerprint
 
 
 @pytest.fixture

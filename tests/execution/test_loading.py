@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.contract.loading import ContractError, find_contracts, load_contract, parse_contract
 from praxis_sdk.execution.contracts import DockerEngineSpec, EngineType, RemoteMCPEngineSpec, Trust
-from praxis_sdk.execution.loading import ContractError, find_contracts, load_contract, parse_contract
 
 CONTRACTS = Path(__file__).parent / "contracts"
 MINIMAL = "name: a\nengine: local\nengineSpec: {command: [x]}\n"
@@ -192,7 +192,7 @@ class TestFiles:
         def deny(*_: object) -> int:  # for root, no file is unreadable
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("praxis_sdk.execution.yaml_source.os.open", deny)
+        monkeypatch.setattr("praxis_sdk.execution.contract.yaml_source.os.open", deny)
         assert "cannot be read: permission denied" in self.refused(tmp_path / "secret.yaml")
 
     def test_a_path_with_a_nul_or_a_line_break_gives_one_line(self) -> None:
@@ -623,7 +623,7 @@ class TestFinding:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.write(tmp_path, {f"{i}.contract.yaml": MINIMAL for i in range(5)})
-        monkeypatch.setattr("praxis_sdk.execution.loading.MAX_FILES", 3)
+        monkeypatch.setattr("praxis_sdk.execution.contract.loading.MAX_FILES", 3)
         *first, last = find_contracts(tmp_path)
         assert len(first) == 3
         assert "holds too many files" in str(last.error)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from praxis_sdk.errors import ExecutionError, ValidationError
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.contracts import ToolContract, ToolParameter
-from praxis_sdk.execution.engines.local import LocalExecutionEngine
-from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.execution.engines.local.engine import LocalExecutionEngine
 from tests.execution.conformance import ProcessConformance, processes_with
 
 

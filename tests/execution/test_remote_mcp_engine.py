@@ -28,11 +28,11 @@ from cryptography.x509.oid import NameOID
 from praxis_sdk.errors import EngineUnavailable, ExecutionError, MissingExtra, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.specs import EngineType, RemoteMCPEngineSpec
 from praxis_sdk.execution.contracts import ToolContract, ToolParameter
-from praxis_sdk.execution.engines.mcp_answer import Answer
-from praxis_sdk.execution.engines.remote_mcp import RemoteMCPEngine
+from praxis_sdk.execution.engines.mcp.answer import Answer
+from praxis_sdk.execution.engines.mcp.remote import RemoteMCPEngine
 from praxis_sdk.execution.outcome import Isolation, Limit, ToolOutcome
-from praxis_sdk.execution.specs import EngineType, RemoteMCPEngineSpec
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from tests.execution.conformance import LONG_S, EngineConformance, Listener
 
@@ -622,7 +622,7 @@ async def test_a_server_that_does_not_let_go_cannot_hold_the_answer_back(
     engine: RemoteMCPEngine, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await call(engine, server.url + "/mcp", "echo", text="the module is loaded now")
-    monkeypatch.setattr("praxis_sdk.execution.engines.mcp_client.GOODBYE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("praxis_sdk.execution.engines.mcp.client.GOODBYE_TIMEOUT_S", 0.2)
     outcome = await call(engine, server.url + "/sticky/mcp", "echo", text="t")
     assert (outcome.succeeded, outcome.stdout) == (True, "t")
 
@@ -678,7 +678,7 @@ async def test_logs_hold_neither_token_nor_headers_nor_arguments(
 def test_importing_the_sdk_leaves_logging_alone() -> None:
     program = (
         "import logging; before = (logging.root.level, logging.root.handlers[:])\n"
-        "import praxis_sdk.execution.engines.mcp_client\n"
+        "import praxis_sdk.execution.engines.mcp.client\n"
         "assert (logging.root.level, logging.root.handlers) == before\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ})
@@ -686,7 +686,7 @@ def test_importing_the_sdk_leaves_logging_alone() -> None:
 
 def test_the_engine_does_not_load_the_sdk_until_it_is_used() -> None:
     program = (
-        "import sys, praxis_sdk.execution.engines.remote_mcp; assert not {'mcp', 'httpx2'} & set(sys.modules)"
+        "import sys, praxis_sdk.execution.engines.mcp.remote; assert not {'mcp', 'httpx2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -694,7 +694,7 @@ def test_the_engine_does_not_load_the_sdk_until_it_is_used() -> None:
 async def test_a_missing_sdk_is_named_with_its_extra(
     engine: RemoteMCPEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "praxis_sdk.execution.engines.mcp_client", raising=False)
+    monkeypatch.delitem(sys.modules, "praxis_sdk.execution.engines.mcp.client", raising=False)
     monkeypatch.setitem(sys.modules, "mcp", None)  # type: ignore[arg-type]
     with pytest.raises(MissingExtra, match=r"pip install 'praxis-sdk\[mcp\]'"):
         await engine.run(remote("http://127.0.0.1:1/mcp"), {})
@@ -724,7 +724,7 @@ async def test_capabilities_promise_nothing_of_the_servers(
     assert capabilities["isolation"] == "remote"
     assert capabilities["available"] is True
     assert not any(value for key, value in capabilities.items() if key.startswith("supports_"))
-    monkeypatch.setattr("praxis_sdk.execution.engines.remote_mcp.SDK_DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr("praxis_sdk.execution.engines.mcp.remote.SDK_DISTRIBUTION", "no-such-distribution")
     without = await engine.get_capabilities()
     assert without["available"] is False
     assert "praxis-sdk[mcp]" in without["remedy"]

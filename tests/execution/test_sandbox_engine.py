@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.engines.sandbox import SandboxExecutionEngine
-from praxis_sdk.execution.specs import EngineType
 from tests.execution.conformance import IsolatedConformance
 
 

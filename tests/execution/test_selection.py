@@ -8,9 +8,9 @@ import pytest
 
 from praxis_sdk.errors import EngineUnavailable, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
+from praxis_sdk.execution.contract.portability import port_spec
 from praxis_sdk.execution.contracts import EngineRegistry, EngineType, ToolContract, Trust
 from praxis_sdk.execution.outcome import Isolation
-from praxis_sdk.execution.portability import port_spec
 from praxis_sdk.execution.runner import ToolRunner
 
 ISOLATION = {

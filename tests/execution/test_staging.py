@@ -10,8 +10,8 @@ import pytest
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
-from praxis_sdk.execution.mounts import Mount
-from praxis_sdk.execution.staging import StagedMount, StagingBudget, export_staged, remove_tree, stage
+from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.staging import StagedMount, StagingBudget, export_staged, remove_tree, stage
 
 
 @pytest.fixture

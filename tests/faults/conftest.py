@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from praxis_sdk.cli.home import Home
-from praxis_sdk.control import keeper
-from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import LEASE_S, Offer
+from praxis_sdk.control.workers import maintenance as keeper
+from praxis_sdk.control.workers.liveness import Liveness
+from praxis_sdk.control.workers.worker import LEASE_S, Offer
 from tests.faults import worker
 from tests.faults.acts import FaultKind
 

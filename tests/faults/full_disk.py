@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite import SqliteStore

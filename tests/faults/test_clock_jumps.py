@@ -19,7 +19,7 @@ import pytest
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.model import Ending
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.sqlite import SqliteStore

@@ -13,9 +13,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from praxis_sdk.control.notifiers.base import Notifier
+from praxis_sdk.control.observe.notifiers.base import Notifier
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.model import EventType
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.supervisor import PREFIX, Supervisor

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.control import endings
-from praxis_sdk.control.heartbeat import Heartbeat, StallWatch
-from praxis_sdk.control.leases import Lease, LeaseWatch
-from praxis_sdk.control.liveness import Liveness
+from praxis_sdk.control.lifecycle import completion as endings
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.heartbeat import Heartbeat, StallWatch
+from praxis_sdk.control.workers.leases import Lease, LeaseWatch
+from praxis_sdk.control.workers.liveness import Liveness
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.model import Ending, Worker, WorkerState
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ErrorType, ExecutionStatus

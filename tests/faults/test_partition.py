@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from praxis_sdk.cli.home import Home
-from praxis_sdk.control.leases import Lease
+from praxis_sdk.control.workers.leases import Lease
 from praxis_sdk.states import ExecutionStatus
 from tests.faults.conftest import Survive
 from tests.faults.ledger import prove

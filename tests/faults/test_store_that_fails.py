@@ -12,7 +12,7 @@ import pytest
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.model import EventType
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import Change, Settled

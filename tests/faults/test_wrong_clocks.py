@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from praxis_sdk.clock import Clock
+from praxis_sdk.control.lifecycle.submission import Schedule
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.submission import Schedule
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.model import EventType, Flag
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import Round, RoundScope

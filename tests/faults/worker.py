@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from praxis_sdk.control import keeper
 from praxis_sdk.control.kinds import Kinds
-from praxis_sdk.control.liveness import Liveness
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.worker import LEASE_S, Offer
+from praxis_sdk.control.workers import maintenance as keeper
+from praxis_sdk.control.workers.liveness import Liveness
+from praxis_sdk.control.workers.worker import LEASE_S, Offer
 from praxis_sdk.model import Execution
 from praxis_sdk.resources import Resources
 from praxis_sdk.store.postgres import PostgresStore

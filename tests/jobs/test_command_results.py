@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.jobs.result import JobResult
+from praxis_sdk.jobs.executor.result import JobResult
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 Run = Callable[..., Awaitable[JobResult]]

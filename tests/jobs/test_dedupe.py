@@ -7,10 +7,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs import strict_json
-from praxis_sdk.jobs.content import sha256_of
-from praxis_sdk.jobs.dedupe import dedupe_key
-from praxis_sdk.jobs.payload import parse_payload
+from praxis_sdk.jobs.executor.dedupe import dedupe_key
+from praxis_sdk.jobs.payload import strict_json
+from praxis_sdk.jobs.payload.content import sha256_of
+from praxis_sdk.jobs.payload.payload import parse_payload
 from tests.jobs.test_payload import BASE, COMMAND, FILES, json_values, payloads
 
 ENVIRONMENT = "base-0123456789ab"

@@ -26,8 +26,8 @@ from praxis_sdk.jobs.egress import EgressPolicy, EgressProxy, egress_for, proxy_
 from praxis_sdk.jobs.egress import heads as http
 from praxis_sdk.jobs.egress.client_hello import ClientHello, Incomplete, NotTls, parse_client_hello
 from praxis_sdk.jobs.egress.policy import is_public
-from praxis_sdk.jobs.network import NetworkHost
-from praxis_sdk.jobs.payload import parse_payload
+from praxis_sdk.jobs.payload.network import NetworkHost
+from praxis_sdk.jobs.payload.payload import parse_payload
 
 HOST = "data.example.org"
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)

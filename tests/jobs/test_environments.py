@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.errors import PlatformError, ValidationError
-from praxis_sdk.jobs.environment_definition import requirement_lines, shipped_definitions
-from praxis_sdk.jobs.environments import (
+from praxis_sdk.jobs.environments.definition import requirement_lines, shipped_definitions
+from praxis_sdk.jobs.environments.store import (
     Environment,
     EnvironmentInUse,
     EnvironmentMissing,
@@ -441,7 +441,7 @@ def test_crashed_build_is_not_listed_and_cleared_by_the_next(store: EnvironmentS
     code = f"""
 import sys
 from pathlib import Path
-from praxis_sdk.jobs.environments import EnvironmentStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
 def say(line):
     if line.startswith("compiling"):
         print("here", flush=True)

@@ -13,10 +13,10 @@ import structlog
 
 from praxis_sdk.jobs.artifacts import ArtifactStore
 from praxis_sdk.jobs.egress import EgressPolicy
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.result import JobResult
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.result import JobResult
+from praxis_sdk.jobs.executor.results import ResultStore
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from tests.jobs.conftest import payload
 
@@ -173,7 +173,7 @@ async def test_what_cannot_begin_says_why(
 
 
 async def test_missing_tex_is_a_missing_dependency(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("praxis_sdk.jobs.executor.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("praxis_sdk.jobs.executor.executor.shutil.which", lambda *_, **__: None)
     result = await run("x", runtime="latex")
     assert result.failure is not None
     assert (result.failure.category, result.failure.code) == (

@@ -15,10 +15,10 @@ import pytest
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.result import JobResult
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.result import JobResult
+from praxis_sdk.jobs.executor.results import ResultStore
 from tests.jobs.conftest import payload
 
 Run = Callable[..., Awaitable[JobResult]]

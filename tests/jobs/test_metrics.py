@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import MissingExtra
-from praxis_sdk.jobs.metrics import OTHER, JobMetrics
-from praxis_sdk.jobs.result import JobResult
+from praxis_sdk.jobs.executor.metrics import OTHER, JobMetrics
+from praxis_sdk.jobs.executor.result import JobResult
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 
 

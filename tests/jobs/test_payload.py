@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.json_schema import first_fault
-from praxis_sdk.jobs import network, payload, schemas
-from praxis_sdk.jobs.content import JobInput
-from praxis_sdk.jobs.limits import LIMIT_OF_KILL, JobLimits, LimitName
-from praxis_sdk.jobs.payload import JobPayload, parse_payload
-from praxis_sdk.jobs.result import CODE_OF_LIMIT, JobUsage
+from praxis_sdk.execution.contract.json_schema import first_fault
+from praxis_sdk.jobs.executor.result import CODE_OF_LIMIT, JobUsage
+from praxis_sdk.jobs.payload import network, payload, schemas
+from praxis_sdk.jobs.payload.content import JobInput
+from praxis_sdk.jobs.payload.limits import LIMIT_OF_KILL, JobLimits, LimitName
+from praxis_sdk.jobs.payload.payload import JobPayload, parse_payload
 
 BASE: dict[str, Any] = {"schema_version": "1.0", "job_id": "job-1", "runtime": "python", "code": "1 + 1"}
 FILES: dict[str, Any] = {**BASE, "code": None, "files": {"main.py": "1"}, "entrypoint": "main.py"}

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from praxis_sdk.control.failure_policy import of_error
+from praxis_sdk.control.lifecycle.failure_policy import of_error
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts import ArtifactStore, StoreUnavailable
+from praxis_sdk.jobs.artifacts.backends.folder import Folder
 from praxis_sdk.jobs.artifacts.body import Body
-from praxis_sdk.jobs.artifacts.folder import Folder
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.results import ResultStore
 from praxis_sdk.states import ErrorType, FailureCategory
 from tests.jobs.conftest import payload
 
@@ -67,13 +67,13 @@ async def test_a_store_that_is_away_fails_the_attempt_and_no_other_job(
 FULL_DISK = """
 import asyncio, json, os, sys, time
 from pathlib import Path
-from praxis_sdk.control.failure_policy import of_error
+from praxis_sdk.control.lifecycle.failure_policy import of_error
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.payload import parse_payload
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.payload.payload import parse_payload
+from praxis_sdk.jobs.executor.results import ResultStore
 
 def payload(name, code):
     return parse_payload({"schema_version": "1.0", "job_id": name, "runtime": "python", "code": code})

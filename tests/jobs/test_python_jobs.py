@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from praxis_sdk.control.failure_policy import of_job
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.result import JobResult
+from praxis_sdk.control.lifecycle.failure_policy import of_job
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.result import JobResult
 from praxis_sdk.states import ErrorType, FailureCategory
 from tests.jobs.conftest import payload
 

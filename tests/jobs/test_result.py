@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.json_schema import first_fault
-from praxis_sdk.jobs import schemas
-from praxis_sdk.jobs.result import (
+from praxis_sdk.execution.contract.json_schema import first_fault
+from praxis_sdk.jobs.executor.result import (
     BoundedText,
     FailureCode,
     FinalStatus,
@@ -22,6 +21,7 @@ from praxis_sdk.jobs.result import (
     RejectedArtifact,
     parse_result,
 )
+from praxis_sdk.jobs.payload import schemas
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from tests.jobs.test_payload import json_values
 

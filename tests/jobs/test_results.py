@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from praxis_sdk.errors import PlatformError, ValidationError
-from praxis_sdk.jobs import commit
 from praxis_sdk.jobs.artifacts import StoreUnavailable
-from praxis_sdk.jobs.commit import Entry, GroupCommit
-from praxis_sdk.jobs.result import JobResult, JobTimings
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.executor import commit
+from praxis_sdk.jobs.executor.commit import Entry, GroupCommit
+from praxis_sdk.jobs.executor.result import JobResult, JobTimings
+from praxis_sdk.jobs.executor.results import ResultStore
 from praxis_sdk.states import ExecutionStatus
 from tests.jobs.conftest import payload
 

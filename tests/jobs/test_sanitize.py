@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.jobs.sanitize import (
+from praxis_sdk.jobs.executor.sanitize import (
     HOST_MARK,
     PATH_MARK,
     SECRET_MARK,

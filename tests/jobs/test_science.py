@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.jobs.artifacts import ArtifactKind, ArtifactStore
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.results import ResultStore
 from tests.jobs.conftest import payload
 
 ROOT = Path(__file__).parent.parent.parent

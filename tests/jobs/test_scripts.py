@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environments import Environment, EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.results import ResultStore
+from praxis_sdk.jobs.environments.store import Environment, EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.results import ResultStore
 from tests.jobs.conftest import payload
 
 SCRIPTS = Path(__file__).parent / "scripts"

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from praxis_sdk.errors import IsolationUnavailable
-from praxis_sdk.sandbox import Launcher, canary, connection
+from praxis_sdk.sandbox import Launcher
+from praxis_sdk.sandbox.client import canary, connection
 
 from .test_zygote import ZYGOTE, launched
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.sandbox import Launcher, features
-from praxis_sdk.sandbox import host as host_module
+from praxis_sdk.sandbox.host import features as host_module
 
 from .conftest import Run
 
@@ -46,7 +46,7 @@ def test_a_host_without_user_namespaces_is_reported_with_the_remedy() -> None:
     code = (
         "import os, sys\n"
         "from praxis_sdk.sandbox import kernel, features\n"
-        "from praxis_sdk.sandbox.idmap import write_map\n"
+        "from praxis_sdk.sandbox.init.idmap import write_map\n"
         "uid, gid = os.getuid(), os.getgid()\n"
         "kernel.unshare(kernel.CLONE_NEWUSER)\n"
         "write_map('self', 'setgroups', 'deny')\n"
@@ -61,7 +61,7 @@ def test_a_host_without_user_namespaces_is_reported_with_the_remedy() -> None:
 
 
 def test_a_missing_libseccomp_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from praxis_sdk.sandbox import seccomp
+    from praxis_sdk.sandbox.init import seccomp
 
     monkeypatch.setitem(sys.modules, "pyseccomp", None)
     seccomp.compile_filter.cache_clear()

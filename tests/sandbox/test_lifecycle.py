@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.errors import IsolationUnavailable, PlatformError
-from praxis_sdk.sandbox import Launcher, Policy, connection
-from praxis_sdk.sandbox.pool import MAX_SIZE
+from praxis_sdk.sandbox import Launcher, Policy
+from praxis_sdk.sandbox.client import connection
+from praxis_sdk.sandbox.launcher.pool import MAX_SIZE
 
 from .conftest import children, groups_of, read_all
 

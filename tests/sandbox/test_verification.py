@@ -8,7 +8,8 @@ import os
 import pytest
 
 from praxis_sdk.errors import IsolationUnavailable
-from praxis_sdk.sandbox import Launcher, Policy, connection
+from praxis_sdk.sandbox import Launcher, Policy
+from praxis_sdk.sandbox.client import connection
 
 from .conftest import read_all
 

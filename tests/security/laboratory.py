@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from praxis_sdk.jobs.artifacts import ArtifactStore
-from praxis_sdk.jobs.environment_content import delete_tree
-from praxis_sdk.jobs.environments import EnvironmentStore
-from praxis_sdk.jobs.executor import JobExecutor
-from praxis_sdk.jobs.payload import parse_payload
-from praxis_sdk.jobs.result import JobResult
-from praxis_sdk.jobs.results import ResultStore
-from praxis_sdk.sandbox import host
+from praxis_sdk.jobs.environments.content import delete_tree
+from praxis_sdk.jobs.environments.store import EnvironmentStore
+from praxis_sdk.jobs.executor.executor import JobExecutor
+from praxis_sdk.jobs.executor.result import JobResult
+from praxis_sdk.jobs.executor.results import ResultStore
+from praxis_sdk.jobs.payload.payload import parse_payload
+from praxis_sdk.sandbox.host import features as host
 
 from .case import BAD_ARTIFACT, LIMITS, MIB, Case, Verdict
 

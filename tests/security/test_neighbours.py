@@ -245,7 +245,7 @@ async def test_the_output_of_a_job_is_never_held_whole(laboratory: Laboratory) -
         nonlocal heard
         heard += len(piece)  # type: ignore[arg-type]
 
-    from praxis_sdk.jobs.payload import parse_payload
+    from praxis_sdk.jobs.payload.payload import parse_payload
 
     document = {
         "schema_version": "1.0",
@@ -262,7 +262,7 @@ async def test_the_output_of_a_job_is_never_held_whole(laboratory: Laboratory) -
 
 async def start(laboratory: Laboratory, code: str, ready: Callable[[], None]) -> None:
     """Run a job for ever; say when it has written its first bytes."""
-    from praxis_sdk.jobs.payload import parse_payload
+    from praxis_sdk.jobs.payload.payload import parse_payload
 
     document = {
         "schema_version": "1.0",

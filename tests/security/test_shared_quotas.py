@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.jobs.payload import parse_payload
-from praxis_sdk.jobs.result import JobResult
+from praxis_sdk.jobs.executor.result import JobResult
+from praxis_sdk.jobs.payload.payload import parse_payload
 
 from .case import CALL, MIB, number
 from .laboratory import Laboratory, brief, children, descendants, own_descriptors

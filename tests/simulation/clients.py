@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from praxis_sdk.control.coordinator import ExecutionCoordinator
-from praxis_sdk.control.submission import Schedule
+from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+from praxis_sdk.control.lifecycle.submission import Schedule
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.store.protocol import StoreConflict, UnknownExecution
 from tests.simulation.process import Gone, Process

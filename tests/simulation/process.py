@@ -11,12 +11,12 @@ from unittest import mock
 
 import uuid_utils
 
-from praxis_sdk.control import transitions
-from praxis_sdk.control import worker as worker_module
 from praxis_sdk.control.kinds import Kinds
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.scheduler import SchedulerPolicy
-from praxis_sdk.control.worker import Offer
+from praxis_sdk.control.scheduling.scheduler import SchedulerPolicy
+from praxis_sdk.control.workers import worker as worker_module
+from praxis_sdk.control.workers.worker import Offer
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.model import Execution, Worker
 from praxis_sdk.resources import Resources, total

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from praxis_sdk.control.coordinator import ExecutionCoordinator
 from praxis_sdk.control.kinds import AttemptHandle, CancellationRequested, Kinds, Outcome
-from praxis_sdk.control.transitions import note, start
-from praxis_sdk.control.worker import Offer, WorkerProcess
+from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+from praxis_sdk.control.lifecycle.transitions import note, start
+from praxis_sdk.control.workers.worker import Offer, WorkerProcess
 from praxis_sdk.model import Execution, Flag, Worker, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus

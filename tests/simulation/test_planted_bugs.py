@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from praxis_sdk import supervisor
-from praxis_sdk.control import coordinator, failure_policy, heartbeat, leases, preemption, scheduler, worker
+from praxis_sdk.control.lifecycle import coordinator, failure_policy
+from praxis_sdk.control.scheduling import preemption, scheduler
+from praxis_sdk.control.workers import heartbeat, leases, worker
 from praxis_sdk.model import Execution
 from praxis_sdk.resources import ZERO
 from praxis_sdk.store import changes

@@ -208,7 +208,7 @@ async def _round(laboratory: Laboratory, report: Report, cases: list[Case]) -> N
 
 
 async def _one(laboratory: Laboratory, report: Report, case: Case) -> None:
-    from praxis_sdk.jobs.payload import parse_payload
+    from praxis_sdk.jobs.payload.payload import parse_payload
 
     report.honest_jobs += case in HONEST
     try:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import (
     AUDITED,
     Batch,

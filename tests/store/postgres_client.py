@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import Execution, Terms
 from praxis_sdk.store.changes import Change
 from praxis_sdk.store.postgres import PostgresStore

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import Draft, EventType, Execution, Terms
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.changes import Change

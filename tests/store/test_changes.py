@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import AUDITED, Draft, Ending, Event, EventType, Execution, Terms
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import FINAL, ExecutionStatus

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from devservices.postgres import PostgresServer
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.errors import MissingExtra, ValidationError
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.changes import Change

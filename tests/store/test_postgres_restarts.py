@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from devservices.postgres import PostgresServer
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import Draft, EventType, Execution
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ExecutionStatus

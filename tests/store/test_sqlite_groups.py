@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import Draft, EventType
 from praxis_sdk.store.changes import verify_chain
 from praxis_sdk.store.protocol import ExecutionFilter, StoreConflict, StoreUnavailable

@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from praxis_sdk.control import transitions
+from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.store.doorbell import MAX_RING_BYTES, Doorbell
 from praxis_sdk.store.protocol import ExecutionFilter
 from praxis_sdk.store.sqlite import SqliteStore

@@ -10,28 +10,28 @@ import typer
 from typer.core import TyperGroup
 
 from praxis_sdk import __version__
-from praxis_sdk.cli.artifact import artifact
-from praxis_sdk.cli.audit import audit
-from praxis_sdk.cli.batch import batch
-from praxis_sdk.cli.db import db
-from praxis_sdk.cli.doctor import doctor
-from praxis_sdk.cli.ending import cancel, retry
-from praxis_sdk.cli.engines import engines
-from praxis_sdk.cli.env import env
-from praxis_sdk.cli.exec import exec_
-from praxis_sdk.cli.execution import show
-from praxis_sdk.cli.execution_logs import logs
-from praxis_sdk.cli.executions import ps
-from praxis_sdk.cli.jobs import job, jobs
-from praxis_sdk.cli.metrics import metrics
-from praxis_sdk.cli.replay import replay
-from praxis_sdk.cli.run import run
-from praxis_sdk.cli.schedule import schedule
-from praxis_sdk.cli.secret import secret
-from praxis_sdk.cli.submit import submit
-from praxis_sdk.cli.tools import tools
-from praxis_sdk.cli.validate import validate
-from praxis_sdk.cli.worker import worker
+from praxis_sdk.cli.commands.artifact import artifact
+from praxis_sdk.cli.commands.audit import audit
+from praxis_sdk.cli.commands.batch import batch
+from praxis_sdk.cli.commands.cancel import cancel, retry
+from praxis_sdk.cli.commands.db import db
+from praxis_sdk.cli.commands.doctor import doctor
+from praxis_sdk.cli.commands.engines import engines
+from praxis_sdk.cli.commands.env import env
+from praxis_sdk.cli.commands.exec import exec_
+from praxis_sdk.cli.commands.jobs import job, jobs
+from praxis_sdk.cli.commands.logs import logs
+from praxis_sdk.cli.commands.metrics import metrics
+from praxis_sdk.cli.commands.ps import ps
+from praxis_sdk.cli.commands.replay import replay
+from praxis_sdk.cli.commands.run import run
+from praxis_sdk.cli.commands.schedule import schedule
+from praxis_sdk.cli.commands.secret import secret
+from praxis_sdk.cli.commands.show import show
+from praxis_sdk.cli.commands.submit import submit
+from praxis_sdk.cli.commands.tools import tools
+from praxis_sdk.cli.commands.validate import validate
+from praxis_sdk.cli.commands.worker import worker
 from praxis_sdk.errors import ValidationError
 
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from praxis_sdk.cli.chosen_store import PATIENCE_S, ChosenStore
-from praxis_sdk.cli.interrupts import Interrupted, run_interruptibly, uninterrupted
+from praxis_sdk.cli.terminal.interrupts import Interrupted, run_interruptibly, uninterrupted
 from praxis_sdk.errors import PraxisError
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.home import Home
     from praxis_sdk.clock import Clock
-    from praxis_sdk.control.coordinator import ExecutionCoordinator
     from praxis_sdk.control.kinds import Kinds
-    from praxis_sdk.control.liveness import Liveness
-    from praxis_sdk.jobs.metrics import JobMetrics
+    from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+    from praxis_sdk.control.workers.liveness import Liveness
+    from praxis_sdk.jobs.executor.metrics import JobMetrics
     from praxis_sdk.model import Worker
     from praxis_sdk.store import Store
 
@@ -65,10 +65,10 @@ class Control:
         dead = list(await self.liveness.dead(await self.store.living_workers()))
         if not dead:
             return
-        from praxis_sdk.control.keeper import Keeper
-        from praxis_sdk.control.notifiers.configuration import from_environment
-        from praxis_sdk.control.notifiers.dispatch import Notifications
-        from praxis_sdk.control.schedules import Schedules
+        from praxis_sdk.control.lifecycle.schedules import Schedules
+        from praxis_sdk.control.observe.notifiers.configuration import from_environment
+        from praxis_sdk.control.observe.notifiers.dispatch import Notifications
+        from praxis_sdk.control.workers.maintenance import Keeper
 
         async def gone(_: object) -> list[Worker]:
             return dead
@@ -131,8 +131,8 @@ async def connected(chosen: ChosenStore, *, patience_s: float = PATIENCE_S) -> A
     Raises:
         PlatformError: it cannot be opened.
     """
-    from praxis_sdk.control.coordinator import ExecutionCoordinator
-    from praxis_sdk.control.liveness import Liveness
+    from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
+    from praxis_sdk.control.workers.liveness import Liveness
 
     home = chosen.home
     kinds = kinds_of(home)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.cli.chosen_store import ChosenStore
 from praxis_sdk.cli.control_plane import LOCKS
-from praxis_sdk.cli.interrupts import uninterrupted
+from praxis_sdk.cli.terminal.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from praxis_sdk.control.kinds import Kind
-    from praxis_sdk.control.submission import Work
+    from praxis_sdk.control.lifecycle.submission import Work
 
 
 async def run_directly(kind: Kind, work: Work) -> Any:
@@ -25,10 +25,10 @@ async def run_directly(kind: Kind, work: Work) -> Any:
         StoreUnavailable: what happens cannot be recorded, so nothing happens.
         PraxisError: whatever the kind raises.
     """
-    from praxis_sdk.control.direct import DirectRun
-    from praxis_sdk.control.liveness import Liveness
-    from praxis_sdk.control.telemetry import Telemetry
-    from praxis_sdk.control.tracing import Tracing
+    from praxis_sdk.control.lifecycle.direct import DirectRun
+    from praxis_sdk.control.observe.telemetry import Telemetry
+    from praxis_sdk.control.observe.tracing import Tracing
+    from praxis_sdk.control.workers.liveness import Liveness
 
     chosen = ChosenStore.of_user()
     telemetry = Telemetry.from_environment(os.environ)

@@ -19,10 +19,10 @@ from praxis_sdk.installation import HOME_VARIABLE, home_path
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs.artifacts import ArtifactStore
-    from praxis_sdk.jobs.environments import Environment, EnvironmentStore
-    from praxis_sdk.jobs.executor import JobExecutor
-    from praxis_sdk.jobs.limits import JobLimits
-    from praxis_sdk.jobs.results import ResultStore
+    from praxis_sdk.jobs.environments.store import Environment, EnvironmentStore
+    from praxis_sdk.jobs.executor.executor import JobExecutor
+    from praxis_sdk.jobs.executor.results import ResultStore
+    from praxis_sdk.jobs.payload.limits import JobLimits
     from praxis_sdk.secrets import SecretProvider, SecretSources
 
 JOB_LIMITS_VARIABLE: Final = "PRAXIS_JOB_LIMITS"
@@ -97,7 +97,7 @@ class Home:
 
     def environments(self) -> EnvironmentStore:
         """Open the environments."""
-        from praxis_sdk.jobs.environments import EnvironmentStore
+        from praxis_sdk.jobs.environments.store import EnvironmentStore
 
         return EnvironmentStore(self.path)
 
@@ -118,7 +118,7 @@ class Home:
 
     def results(self) -> ResultStore:
         """Open the results."""
-        from praxis_sdk.jobs.results import ResultStore
+        from praxis_sdk.jobs.executor.results import ResultStore
 
         return ResultStore(self.path)
 
@@ -131,14 +131,14 @@ class Home:
         Raises:
             ValidationError: `PRAXIS_JOB_LIMITS` or one of them is not acceptable.
         """
-        from praxis_sdk.jobs.limits import read_ceiling
+        from praxis_sdk.jobs.payload.limits import read_ceiling
 
         given = filter(str.strip, os.environ.get(JOB_LIMITS_VARIABLE, "").split(","))
         return read_ceiling(more, "--job-limit", read_ceiling(given, JOB_LIMITS_VARIABLE))
 
     def executor(self, *, for_one: bool = False) -> JobExecutor:
         """Make an executor of jobs, or of one job; the caller closes it."""
-        from praxis_sdk.jobs.executor import JobExecutor
+        from praxis_sdk.jobs.executor.executor import JobExecutor
 
         return JobExecutor(self.artifacts(), self.environments(), self.results(), for_one=for_one)
 
@@ -164,7 +164,7 @@ def ready_environment(store: EnvironmentStore, name: str, say: Callable[[str], N
 
 
 def _known(find: Callable[[], Environment]) -> Environment:
-    from praxis_sdk.jobs.environments import EnvironmentMissing
+    from praxis_sdk.jobs.environments.store import EnvironmentMissing
 
     try:
         return find()

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.cli.home import Home, ready_environment
-from praxis_sdk.cli.interrupts import interruptible, run_interruptibly, uninterrupted
-from praxis_sdk.cli.job_report import summary
-from praxis_sdk.cli.live import LiveOutput
-from praxis_sdk.cli.streams import Streams, Tone
+from praxis_sdk.cli.terminal.interrupts import interruptible, run_interruptibly, uninterrupted
+from praxis_sdk.cli.terminal.job_report import summary
+from praxis_sdk.cli.terminal.live import LiveOutput
+from praxis_sdk.cli.terminal.streams import Streams, Tone
 
 if TYPE_CHECKING:
     from praxis_sdk.execution.context import StreamName
@@ -88,7 +88,7 @@ class JobRun:
     async def _run(self, make: Callable[[], Awaitable[JobPayload]]) -> JobResult:
         from praxis_sdk.cli.direct import run_directly
         from praxis_sdk.control.kinds.job import JobKind
-        from praxis_sdk.control.submission import Work
+        from praxis_sdk.control.lifecycle.submission import Work
 
         payload = await make()
         kind = JobKind(

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    from praxis_sdk.cli.streams import OutputClosed, Streams, open_missing
+    from praxis_sdk.cli.terminal.streams import OutputClosed, Streams, open_missing
 
     open_missing()
     streams = Streams()
@@ -44,7 +44,7 @@ def _run(words: Sequence[str]) -> int:
         except OutputClosed:
             raise
         except Exception as error:  # noqa: BLE001  (the last place where an error can be told)
-            from praxis_sdk.cli.failures import report
+            from praxis_sdk.cli.terminal.failures import report
 
             # The command line itself may be what is wrong, so its words are asked, not its parser.
             options = words[: words.index("--")] if "--" in words else words

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from praxis_sdk.cli.interrupts import uninterrupted
+from praxis_sdk.cli.terminal.interrupts import uninterrupted
 from praxis_sdk.errors import PraxisError
 
 if TYPE_CHECKING:

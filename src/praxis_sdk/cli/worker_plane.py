@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.cli.control_plane import kinds_of
-from praxis_sdk.control.notifiers.configuration import from_environment
+from praxis_sdk.control.observe.notifiers.configuration import from_environment
+from praxis_sdk.control.observe.telemetry import Telemetry
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions, offer_of_this_host
-from praxis_sdk.control.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
-    from praxis_sdk.control.prometheus import ControlMetrics
+    from praxis_sdk.control.observe.prometheus import ControlMetrics
 
 
 def worker_plane(

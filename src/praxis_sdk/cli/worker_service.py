@@ -15,9 +15,9 @@ from praxis_sdk.cli.worker_plane import worker_plane
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.chosen_store import ChosenStore
+    from praxis_sdk.control.observe.prometheus import ControlMetrics
     from praxis_sdk.control.plane import ControlPlane
-    from praxis_sdk.control.prometheus import ControlMetrics
-    from praxis_sdk.control.worker import WorkerProcess
+    from praxis_sdk.control.workers.worker import WorkerProcess
     from praxis_sdk.model import Execution, Worker
 
 PATIENCE_S: Final = 30.0  # a worker outlives the restart of its server
@@ -193,13 +193,13 @@ def _fits_any(execution: Execution, workers: Sequence[Worker]) -> bool:
 
 
 def _numbers() -> ControlMetrics:
-    from praxis_sdk.control.prometheus import ControlMetrics
+    from praxis_sdk.control.observe.prometheus import ControlMetrics
 
     return ControlMetrics()
 
 
 def _page(control: Control, numbers: ControlMetrics) -> Callable[[], Awaitable[bytes]]:
-    from praxis_sdk.cli.metrics import measured
+    from praxis_sdk.cli.commands.metrics import measured
 
     async def page() -> bytes:
         numbers.update(await measured(control, METRICS_WINDOW_S))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from praxis_sdk.control.leases import LEASE_S
+from praxis_sdk.control.workers.leases import LEASE_S
 from praxis_sdk.resources import Resources
 
 

@@ -18,27 +18,27 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control import alerts
-from praxis_sdk.control.alerts import Alert, AlertPolicy
-from praxis_sdk.control.breaker import BreakerChange, Breakers
-from praxis_sdk.control.coordinator import MAX_WAITING, ExecutionCoordinator
-from praxis_sdk.control.dispatcher import Dispatcher
-from praxis_sdk.control.keeper import Keeper
 from praxis_sdk.control.kinds import Kinds
-from praxis_sdk.control.leases import LEASE_S
-from praxis_sdk.control.liveness import Liveness
-from praxis_sdk.control.monitor import ExecutionMonitor
-from praxis_sdk.control.notifiers.base import Notifier
-from praxis_sdk.control.notifiers.dispatch import Notifications, Outcome
-from praxis_sdk.control.prometheus import ControlMetrics
-from praxis_sdk.control.pursuit import Pursuit
-from praxis_sdk.control.retention import Retention
-from praxis_sdk.control.scaling import LocalSlots, Scaler
-from praxis_sdk.control.scheduler import POLICY, SchedulerPolicy
-from praxis_sdk.control.schedules import Schedules
-from praxis_sdk.control.telemetry import Telemetry
-from praxis_sdk.control.tracing import Tracing
-from praxis_sdk.control.worker import Offer, WorkerProcess
+from praxis_sdk.control.lifecycle.coordinator import MAX_WAITING, ExecutionCoordinator
+from praxis_sdk.control.lifecycle.retention import Retention
+from praxis_sdk.control.lifecycle.schedules import Schedules
+from praxis_sdk.control.observe import alerts
+from praxis_sdk.control.observe.alerts import Alert, AlertPolicy
+from praxis_sdk.control.observe.monitor import ExecutionMonitor
+from praxis_sdk.control.observe.notifiers.base import Notifier
+from praxis_sdk.control.observe.notifiers.dispatch import Notifications, Outcome
+from praxis_sdk.control.observe.prometheus import ControlMetrics
+from praxis_sdk.control.observe.telemetry import Telemetry
+from praxis_sdk.control.observe.tracing import Tracing
+from praxis_sdk.control.scheduling.dispatcher import Dispatcher
+from praxis_sdk.control.scheduling.scaling import LocalSlots, Scaler
+from praxis_sdk.control.scheduling.scheduler import POLICY, SchedulerPolicy
+from praxis_sdk.control.workers.breaker import BreakerChange, Breakers
+from praxis_sdk.control.workers.leases import LEASE_S
+from praxis_sdk.control.workers.liveness import Liveness
+from praxis_sdk.control.workers.maintenance import Keeper
+from praxis_sdk.control.workers.pursuit import Pursuit
+from praxis_sdk.control.workers.worker import Offer, WorkerProcess
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Worker, WorkerState

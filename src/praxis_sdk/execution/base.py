@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.errors import ExecutionError, PlatformError, PraxisError
-from praxis_sdk.execution.arguments import check_arguments
+from praxis_sdk.execution.arguments.arguments import check_arguments
 from praxis_sdk.execution.context import RunContext
 from praxis_sdk.execution.outcome import Exit, Failure, Isolation, Limit, ToolOutcome, classify
 from praxis_sdk.states import ExecutionStatus, FailureCategory

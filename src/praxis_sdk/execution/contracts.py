@@ -21,11 +21,9 @@ from pydantic import (
 
 from praxis_sdk.errors import ExecutionError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
-from praxis_sdk.execution.fields import ContractPart, Text, any_case
-from praxis_sdk.execution.outcome import ToolOutcome
-from praxis_sdk.execution.parameters import ToolParameter, read_parameters
-from praxis_sdk.execution.registry import EngineRegistry
-from praxis_sdk.execution.specs import (
+from praxis_sdk.execution.contract.fields import ContractPart, Text, any_case
+from praxis_sdk.execution.contract.parameters import ToolParameter, read_parameters
+from praxis_sdk.execution.contract.specs import (
     SPEC_OF,
     DaggerEngineSpec,
     DockerEngineSpec,
@@ -37,6 +35,8 @@ from praxis_sdk.execution.specs import (
     SandboxEngineSpec,
     infer_engine_type,
 )
+from praxis_sdk.execution.outcome import ToolOutcome
+from praxis_sdk.execution.registry import EngineRegistry
 
 __all__ = [
     "DaggerEngineSpec",

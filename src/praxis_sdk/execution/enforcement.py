@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.specs import EngineSpec, IsolatedEngineSpec
+from praxis_sdk.execution.contract.specs import EngineSpec, IsolatedEngineSpec
 
 
 class Scope(StrEnum):

@@ -6,14 +6,14 @@ without any extra installed.
 
 from __future__ import annotations
 
-from praxis_sdk.execution.engines.dagger import DaggerExecutionEngine
-from praxis_sdk.execution.engines.docker import DockerSDKExecutionEngine
-from praxis_sdk.execution.engines.local import LocalExecutionEngine
-from praxis_sdk.execution.engines.mcp_stdio import McpStdioEngine
-from praxis_sdk.execution.engines.remote_mcp import RemoteMCPEngine
+from praxis_sdk.execution.contract.specs import EngineType
+from praxis_sdk.execution.engines.dagger.engine import DaggerExecutionEngine
+from praxis_sdk.execution.engines.docker.engine import DockerSDKExecutionEngine
+from praxis_sdk.execution.engines.local.engine import LocalExecutionEngine
+from praxis_sdk.execution.engines.mcp.remote import RemoteMCPEngine
+from praxis_sdk.execution.engines.mcp.stdio import McpStdioEngine
 from praxis_sdk.execution.engines.sandbox import SandboxExecutionEngine
 from praxis_sdk.execution.registry import EngineRegistry
-from praxis_sdk.execution.specs import EngineType
 
 __all__ = [
     "DaggerExecutionEngine",

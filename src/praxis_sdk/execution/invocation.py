@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.execution.arguments import (
+from praxis_sdk.execution.arguments.arguments import (
     argument_variables,
     arguments_json,
     build_command,
@@ -18,17 +18,17 @@ from praxis_sdk.execution.arguments import (
     placeholders,
 )
 from praxis_sdk.execution.context import RunContext
-from praxis_sdk.execution.contracts import ToolContract
-from praxis_sdk.execution.mount_policy import MountPolicy
-from praxis_sdk.execution.mounts import Mount, parse_mounts, resolve_mounts
-from praxis_sdk.execution.portability import port_spec
-from praxis_sdk.execution.specs import (
+from praxis_sdk.execution.contract.portability import port_spec
+from praxis_sdk.execution.contract.specs import (
     ContainerEngineSpec,
     EngineSpec,
     EngineType,
     IsolatedEngineSpec,
     ProcessEngineSpec,
 )
+from praxis_sdk.execution.contracts import ToolContract
+from praxis_sdk.execution.mounts.mounts import Mount, parse_mounts, resolve_mounts
+from praxis_sdk.execution.mounts.policy import MountPolicy
 from praxis_sdk.units import parse_bytes
 
 # Variables that say where the host's own things are. In a file system of its own a tool would look for its

@@ -18,14 +18,19 @@ from pathlib import Path
 from typing import Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
+from praxis_sdk.execution.contract.specs import (
+    EngineSpec,
+    IsolatedEngineSpec,
+    LocalEngineSpec,
+    ProcessEngineSpec,
+)
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
-from praxis_sdk.execution.exports import export_changes
 from praxis_sdk.execution.invocation import Invocation
-from praxis_sdk.execution.mounts import Mount
+from praxis_sdk.execution.mounts.exports import export_changes
+from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.staging import remove_tree
 from praxis_sdk.execution.outcome import Exports, ToolOutcome
-from praxis_sdk.execution.specs import EngineSpec, IsolatedEngineSpec, LocalEngineSpec, ProcessEngineSpec
-from praxis_sdk.execution.staging import remove_tree
 
 WORKING_DIR: Final = "/work"
 _MAX_NAMED: Final = 20

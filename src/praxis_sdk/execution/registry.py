@@ -5,7 +5,7 @@ from __future__ import annotations
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution import plugins
 from praxis_sdk.execution.base import ExecutionEngine
-from praxis_sdk.execution.specs import EngineType
+from praxis_sdk.execution.contract.specs import EngineType
 
 
 class EngineRegistry:

@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from praxis_sdk.errors import EngineUnavailable, ValidationError
-from praxis_sdk.execution.arguments import check_arguments
+from praxis_sdk.execution.arguments.arguments import check_arguments
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.contracts import ToolContract, Trust
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.outcome import ToolOutcome
 from praxis_sdk.execution.registry import EngineRegistry
 from praxis_sdk.execution.selection import AUTO, Offer, candidates, isolation_refusal, objection
-from praxis_sdk.execution.specs import EngineType
 
 
 class ToolRunner:

@@ -7,11 +7,8 @@ two jobs are the same, `sanitize` what a message may say, `environments` the imm
 run in, `artifacts` what they leave behind.
 """
 
-from praxis_sdk.jobs.content import FileContent, JobInput, StandardInput
-from praxis_sdk.jobs.dedupe import dedupe_key
-from praxis_sdk.jobs.limits import JobLimits, LimitName
-from praxis_sdk.jobs.payload import JobPayload, Provenance, parse_payload
-from praxis_sdk.jobs.result import (
+from praxis_sdk.jobs.executor.dedupe import dedupe_key
+from praxis_sdk.jobs.executor.result import (
     BoundedText,
     FailureCode,
     JobFailure,
@@ -22,6 +19,9 @@ from praxis_sdk.jobs.result import (
     RejectedArtifact,
     parse_result,
 )
+from praxis_sdk.jobs.payload.content import FileContent, JobInput, StandardInput
+from praxis_sdk.jobs.payload.limits import JobLimits, LimitName
+from praxis_sdk.jobs.payload.payload import JobPayload, Provenance, parse_payload
 
 __all__ = [
     "BoundedText",

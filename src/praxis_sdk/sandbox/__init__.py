@@ -23,14 +23,14 @@ prints.
 `host` tells what this machine can do, by trying. See docs/explanation/sandbox.md.
 """
 
-from praxis_sdk.sandbox.baseroot import INLINE_DIRECTORY
-from praxis_sdk.sandbox.client import Launcher
-from praxis_sdk.sandbox.connection import Enforcement
+from praxis_sdk.sandbox.client.connection import Enforcement
+from praxis_sdk.sandbox.client.launcher_client import Launcher
+from praxis_sdk.sandbox.client.run import Harvest, Sandbox
 from praxis_sdk.sandbox.exits import KilledBy, SandboxExit, SandboxUsage, SpawnError
-from praxis_sdk.sandbox.host import Feature, features
+from praxis_sdk.sandbox.host.features import Feature, features
+from praxis_sdk.sandbox.init.baseroot import INLINE_DIRECTORY
 from praxis_sdk.sandbox.policy import DEFAULT_WORKDIR, Bind, Limits, Policy, PolicyError
-from praxis_sdk.sandbox.run import Harvest, Sandbox
-from praxis_sdk.sandbox.zygote import Zygote
+from praxis_sdk.sandbox.zygote.spec import Zygote
 
 __all__ = [
     "DEFAULT_WORKDIR",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.sandbox.baseroot import TMP, WORKDIR
+from praxis_sdk.sandbox.init.baseroot import TMP, WORKDIR
 
 MAX_MOUNTS = 64
 DEFAULT_WORKDIR = WORKDIR

@@ -15,8 +15,8 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
+from praxis_sdk.jobs.artifacts.backends.s3 import S3Options
 from praxis_sdk.jobs.artifacts.digest import key_of
-from praxis_sdk.jobs.artifacts.s3 import S3Options
 from praxis_sdk.jobs.artifacts.store import ArtifactStore
 
 BUCKET = "artifacts"

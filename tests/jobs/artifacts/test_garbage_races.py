@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts import ArtifactStore, StoredArtifact, sweep
-from praxis_sdk.jobs.artifacts.backend import ObjectStat
+from praxis_sdk.jobs.artifacts.backends.backend import ObjectStat
 from praxis_sdk.jobs.artifacts.body import Body
 from praxis_sdk.jobs.artifacts.digest import key_of
 from tests.jobs.artifacts.conformance import DAY_S, GRACE_S, Referred, digest_of

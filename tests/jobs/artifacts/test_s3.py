@@ -12,8 +12,8 @@ import pytest
 
 from praxis_sdk.errors import MissingExtra, ValidationError
 from praxis_sdk.jobs.artifacts import ArtifactChanged, ArtifactStore, S3Options, StoreUnavailable
+from praxis_sdk.jobs.artifacts.backends.s3 import Bucket
 from praxis_sdk.jobs.artifacts.digest import key_of
-from praxis_sdk.jobs.artifacts.s3 import Bucket
 from tests.jobs.artifacts.conformance import MIB, NOBODY, StoreConformance, digest_of
 from tests.jobs.artifacts.conftest import BUCKET, S3Place, S3Server
 

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.errors import MissingExtra
-from praxis_sdk.jobs.artifacts import Artifact, ArtifactKind, Sniffed, signatures, sniff_bytes
+from praxis_sdk.jobs.artifacts import Artifact, ArtifactKind, Sniffed, sniff_bytes
 from praxis_sdk.jobs.artifacts.digest import key_of
-from praxis_sdk.jobs.artifacts.sniff import UNKNOWN, sniff
+from praxis_sdk.jobs.artifacts.types import signatures
+from praxis_sdk.jobs.artifacts.types.sniff import UNKNOWN, sniff
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(30)
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">%s</svg>'

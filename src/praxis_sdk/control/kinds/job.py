@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
+from praxis_sdk.control.lifecycle import failure_policy
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Draft, EventType, Execution, RetryPolicy, Usage
@@ -18,9 +18,9 @@ from praxis_sdk.termination import Termination
 
 if TYPE_CHECKING:
     from praxis_sdk.jobs import JobPayload, JobResult
-    from praxis_sdk.jobs.executor import JobExecutor
-    from praxis_sdk.jobs.limits import JobLimits
-    from praxis_sdk.jobs.metrics import JobMetrics
+    from praxis_sdk.jobs.executor.executor import JobExecutor
+    from praxis_sdk.jobs.executor.metrics import JobMetrics
+    from praxis_sdk.jobs.payload.limits import JobLimits
 
 NAME: Final = "job"
 # Most jobs wait for others or end soon; memory is what cannot be shared. History corrects both.
@@ -69,7 +69,7 @@ class JobKind:
     def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
         """Accept a job's payload, or refuse it with the field that is wrong."""
         from praxis_sdk.jobs.adapters import find_adapter
-        from praxis_sdk.jobs.payload import parse_payload
+        from praxis_sdk.jobs.payload.payload import parse_payload
 
         if mode is not None:
             raise ValidationError("mode: a job has none", remedy="leave it out")
@@ -194,7 +194,7 @@ def _without_output(result: dict[str, Any]) -> dict[str, Any]:
 
 def _payload_of(attempt: AttemptHandle) -> JobPayload:
     """Return the payload of an attempt, named by its execution."""
-    from praxis_sdk.jobs.payload import parse_payload
+    from praxis_sdk.jobs.payload.payload import parse_payload
 
     execution = attempt.execution
     assert execution.request is not None

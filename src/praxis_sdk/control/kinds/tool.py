@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from praxis_sdk.control import failure_policy
 from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome, Plan, Room
+from praxis_sdk.control.lifecycle import failure_policy
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import Execution, RetryPolicy, Usage
@@ -86,7 +86,7 @@ class ToolKind:
 
     def validate(self, request: Mapping[str, Any], mode: ExecutionMode | None) -> Plan:
         """Accept a contract with its arguments, or refuse it with the field that is wrong."""
-        from praxis_sdk.execution.credentials import check_references
+        from praxis_sdk.execution.arguments.credentials import check_references
         from praxis_sdk.execution.selection import check_runnable
 
         if mode is not None:
@@ -128,8 +128,8 @@ class ToolKind:
 
     async def run(self, attempt: AttemptHandle) -> ToolOutcome:
         """Run a tool on its engine, or on another that fits."""
+        from praxis_sdk.execution.arguments.credentials import resolve
         from praxis_sdk.execution.context import RunContext
-        from praxis_sdk.execution.credentials import resolve
         from praxis_sdk.execution.runner import ToolRunner
 
         execution = attempt.execution
@@ -240,7 +240,7 @@ class ToolKind:
 def _contract_of(request: Mapping[str, Any], *, strict: bool = False) -> ToolContract:
     import json
 
-    from praxis_sdk.execution.loading import parse_contract
+    from praxis_sdk.execution.contract.loading import parse_contract
 
     contract = request.get("contract")
     if not isinstance(contract, Mapping):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
-from praxis_sdk.execution.staging import remove_tree
+from praxis_sdk.execution.mounts.staging import remove_tree
 
 
 def make_run_directory(owner: ProcessOwner) -> Path:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
-from praxis_sdk.execution.arguments import ARGS_FILE_VARIABLE
+from praxis_sdk.execution.arguments.arguments import ARGS_FILE_VARIABLE
+from praxis_sdk.execution.arguments.standard_input import InputPipe
+from praxis_sdk.execution.contract.specs import EngineType, SandboxEngineSpec
 from praxis_sdk.execution.enforcement import (
     NO_LIMITS,
     LimitSupport,
@@ -25,13 +27,11 @@ from praxis_sdk.execution.enforcement import (
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
-from praxis_sdk.execution.exports import export_changes
 from praxis_sdk.execution.invocation import Invocation
-from praxis_sdk.execution.mounts import Mount, nested_names
+from praxis_sdk.execution.mounts.exports import export_changes
+from praxis_sdk.execution.mounts.mounts import Mount, nested_names
 from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ResourceUsage
 from praxis_sdk.execution.output import OutputCapture, PipeReader
-from praxis_sdk.execution.specs import EngineType, SandboxEngineSpec
-from praxis_sdk.execution.standard_input import InputPipe
 from praxis_sdk.sandbox import (
     DEFAULT_WORKDIR,
     INLINE_DIRECTORY,
@@ -44,7 +44,7 @@ from praxis_sdk.sandbox import (
     Sandbox,
     SandboxExit,
 )
-from praxis_sdk.sandbox.connection import Enforcement
+from praxis_sdk.sandbox.client.connection import Enforcement
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
 from praxis_sdk.units import parse_bytes

@@ -18,14 +18,14 @@ from typing import Any, Final, Protocol
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.portability import port_spec
+from praxis_sdk.execution.contract.specs import EngineType, IsolatedEngineSpec
 from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_strict, weaknesses
 from praxis_sdk.execution.invocation import Invocation, prepare
 from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify, written
 from praxis_sdk.execution.output import TAIL_BYTES, OutputCapture
 from praxis_sdk.execution.output_files import OutputFolder, check_outputs
-from praxis_sdk.execution.portability import port_spec
-from praxis_sdk.execution.specs import EngineType, IsolatedEngineSpec
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.termination import Termination

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.payload.payload import JobPayload
 
 if TYPE_CHECKING:
-    from praxis_sdk.jobs.environments import Environment
+    from praxis_sdk.jobs.environments.store import Environment
 
 
 @dataclass(frozen=True)

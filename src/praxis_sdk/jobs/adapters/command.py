@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, placed_files
+from praxis_sdk.jobs.executor.result import FailureCode
 from praxis_sdk.jobs.harness import RESULT_FILE, RESULT_FOLDER
-from praxis_sdk.jobs.payload import JobPayload
-from praxis_sdk.jobs.result import FailureCode
+from praxis_sdk.jobs.payload.payload import JobPayload
 from praxis_sdk.sandbox import DEFAULT_WORKDIR
 
 if TYPE_CHECKING:
-    from praxis_sdk.jobs.environments import Environment
+    from praxis_sdk.jobs.environments.store import Environment
 
 PARAMETERS_FILE: Final = "parameters.json"
 RESULT_VARIABLE: Final = "PRAXIS_RESULT_FILE"

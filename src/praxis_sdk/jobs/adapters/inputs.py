@@ -7,7 +7,7 @@ from typing import Any, Final
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import WorkFile
 from praxis_sdk.jobs.harness import RESULT_FOLDER
-from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.payload.payload import JobPayload
 
 INPUTS_FOLDER: Final = "inputs"
 

@@ -20,10 +20,10 @@ from praxis_sdk.jobs.adapters import latex_driver
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, placed_files
 from praxis_sdk.jobs.adapters.latex_source import Mode, understand
-from praxis_sdk.jobs.payload import JobPayload
+from praxis_sdk.jobs.payload.payload import JobPayload
 
 if TYPE_CHECKING:
-    from praxis_sdk.jobs.environments import Environment
+    from praxis_sdk.jobs.environments.store import Environment
 
 FORMATS: Final = ("svg", "png", "pdf")
 PARAMETERS: Final = ("format", "dpi")

@@ -11,15 +11,15 @@ from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
 from praxis_sdk.jobs.collector.reading import NOT_A_FILE
-from praxis_sdk.jobs.environment_definition import shipped_definitions
-from praxis_sdk.jobs.payload import JobPayload
-from praxis_sdk.jobs.result import FailureCode
-from praxis_sdk.jobs.wording import signal_name
+from praxis_sdk.jobs.environments.definition import shipped_definitions
+from praxis_sdk.jobs.executor.result import FailureCode
+from praxis_sdk.jobs.payload.payload import JobPayload
+from praxis_sdk.jobs.payload.wording import signal_name
 from praxis_sdk.json_text import JsonText
 from praxis_sdk.units import format_bytes
 
 if TYPE_CHECKING:
-    from praxis_sdk.jobs.environments import Environment
+    from praxis_sdk.jobs.environments.store import Environment
 
 DEFAULT_NAME: Final = "job.py"
 _NO_MODULE: Final = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,99})[.']")

@@ -7,6 +7,7 @@
 `docs/explanation/artifacts.md` tells why it is as it is.
 """
 
+from praxis_sdk.jobs.artifacts.backends.s3 import S3Options
 from praxis_sdk.jobs.artifacts.collect import (
     ArtifactLimits,
     CollectedFile,
@@ -23,11 +24,10 @@ from praxis_sdk.jobs.artifacts.errors import (
     StoreUnavailable,
 )
 from praxis_sdk.jobs.artifacts.garbage import References, Sweep, sweep
-from praxis_sdk.jobs.artifacts.kind import ArtifactKind
 from praxis_sdk.jobs.artifacts.record import Artifact
-from praxis_sdk.jobs.artifacts.s3 import S3Options
-from praxis_sdk.jobs.artifacts.sniff import Sniffed, sniff_bytes
 from praxis_sdk.jobs.artifacts.store import ArtifactStore, StoredArtifact
+from praxis_sdk.jobs.artifacts.types.kind import ArtifactKind
+from praxis_sdk.jobs.artifacts.types.sniff import Sniffed, sniff_bytes
 from praxis_sdk.jobs.artifacts.upload import upload
 
 __all__ = [

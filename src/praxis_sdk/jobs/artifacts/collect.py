@@ -27,7 +27,7 @@ from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts.body import MAX_ARTIFACT_BYTES
 from praxis_sdk.jobs.artifacts.errors import ArtifactChanged
 from praxis_sdk.jobs.artifacts.names import TakenNames, name_problem
-from praxis_sdk.jobs.artifacts.sniff import Sniffed, sniff
+from praxis_sdk.jobs.artifacts.types.sniff import Sniffed, sniff
 from praxis_sdk.states import FailureCategory
 
 MAX_REJECTED: Final = 100  # notes kept; a job that leaves a million symlinks gets no million lines

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from praxis_sdk.jobs.artifacts import digest as digests
-from praxis_sdk.jobs.artifacts.kind import ArtifactKind
 from praxis_sdk.jobs.artifacts.names import name_problem
+from praxis_sdk.jobs.artifacts.types.kind import ArtifactKind
 
 _URI_SCHEMES: Final = ("artifact:", "s3://")
 

@@ -20,12 +20,12 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from praxis_sdk.errors import PlatformError, ValidationError
-from praxis_sdk.jobs.artifacts.backend import Backend
+from praxis_sdk.jobs.artifacts.backends.backend import Backend
+from praxis_sdk.jobs.artifacts.backends.folder import Folder
+from praxis_sdk.jobs.artifacts.backends.s3 import Bucket, S3Options
 from praxis_sdk.jobs.artifacts.body import MAX_ARTIFACT_BYTES, Body
 from praxis_sdk.jobs.artifacts.digest import key_of
 from praxis_sdk.jobs.artifacts.errors import ArtifactCorrupt, ArtifactMissing
-from praxis_sdk.jobs.artifacts.folder import Folder
-from praxis_sdk.jobs.artifacts.s3 import Bucket, S3Options
 from praxis_sdk.jobs.artifacts.threads import in_thread
 
 MAX_READ_BYTES: Final = 64 << 20

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from praxis_sdk.jobs.artifacts.collect import CollectedFile, Collection
-from praxis_sdk.jobs.artifacts.kind import ArtifactKind
 from praxis_sdk.jobs.artifacts.record import Artifact
 from praxis_sdk.jobs.artifacts.store import ArtifactStore
+from praxis_sdk.jobs.artifacts.types.kind import ArtifactKind
 
 _UPLOADS_AT_ONCE: Final = 4
 

@@ -16,11 +16,13 @@ from typing import Any, Final
 
 from praxis_sdk.errors import PlatformError
 from praxis_sdk.jobs.artifacts.collect import CollectedFile, Collection
-from praxis_sdk.jobs.artifacts.signatures import library_folder
 from praxis_sdk.jobs.artifacts.threads import in_thread
+from praxis_sdk.jobs.artifacts.types.signatures import library_folder
 from praxis_sdk.jobs.collector.messages import Wanted, collection_of, file_of, result_of
 from praxis_sdk.jobs.collector.reading import LeftResult
-from praxis_sdk.sandbox import process, seccomp, wire
+from praxis_sdk.sandbox import wire
+from praxis_sdk.sandbox.host import process
+from praxis_sdk.sandbox.init import seccomp
 
 MAX_CHILDREN: Final = max(4, 2 * (os.cpu_count() or 1))
 START_TIMEOUT_S: Final = 30.0

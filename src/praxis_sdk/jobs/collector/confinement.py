@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from praxis_sdk.sandbox import kernel
-from praxis_sdk.sandbox.idmap import write_map
+from praxis_sdk.sandbox.init.idmap import write_map
 
 _CAP_DAC_READ_SEARCH: Final = 2
 _CAPABILITY_VERSION_3: Final = 0x20080522

@@ -19,9 +19,9 @@ from praxis_sdk.jobs.artifacts.collect import (
     Reason,
     Rejected,
 )
-from praxis_sdk.jobs.artifacts.kind import ArtifactKind
 from praxis_sdk.jobs.artifacts.names import name_problem
-from praxis_sdk.jobs.artifacts.sniff import Sniffed
+from praxis_sdk.jobs.artifacts.types.kind import ArtifactKind
+from praxis_sdk.jobs.artifacts.types.sniff import Sniffed
 from praxis_sdk.jobs.collector.reading import LeftResult, as_text, is_short
 from praxis_sdk.json_text import JsonText
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from praxis_sdk.jobs.artifacts.collect import ArtifactLimits, Collection, LimitExceeded, collect, hash_file
-from praxis_sdk.jobs.artifacts.sniff import sniff_bytes
+from praxis_sdk.jobs.artifacts.types.sniff import sniff_bytes
 from praxis_sdk.jobs.collector.confinement import confine
 from praxis_sdk.jobs.collector.messages import Wanted, answer
 from praxis_sdk.jobs.collector.reading import (

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from typing import Any, Final
 
-from praxis_sdk.jobs import strict_json
+from praxis_sdk.jobs.payload import strict_json
 from praxis_sdk.json_text import SMALL_CHARS, JsonText, canonical_size
 
 NOT_A_FILE: Final = "not a regular file"  # the problem of a result in whose place is a link, a folder, a fifo

@@ -30,7 +30,7 @@ from praxis_sdk.jobs.egress.heads import (
 )
 from praxis_sdk.jobs.egress.policy import EgressPolicy
 from praxis_sdk.jobs.egress.resolving import AddressRefused, Resolve, connect, literal
-from praxis_sdk.jobs.result import NetworkUse
+from praxis_sdk.jobs.executor.result import NetworkUse
 
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from praxis_sdk.jobs.network import NetworkHost
+from praxis_sdk.jobs.payload.network import NetworkHost
 
 Field = tuple[str, str]
 

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from praxis_sdk.jobs.network import NetworkHost, parse_host
+from praxis_sdk.jobs.payload.network import NetworkHost, parse_host
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -13,9 +13,9 @@ from typing import Final, Self
 from praxis_sdk.jobs.egress.connection import Account, Connection
 from praxis_sdk.jobs.egress.policy import EgressPolicy
 from praxis_sdk.jobs.egress.resolving import Resolve, SystemResolver
-from praxis_sdk.jobs.network import NetworkHost
-from praxis_sdk.jobs.payload import JobPayload
-from praxis_sdk.jobs.result import NetworkUse
+from praxis_sdk.jobs.executor.result import NetworkUse
+from praxis_sdk.jobs.payload.network import NetworkHost
+from praxis_sdk.jobs.payload.payload import JobPayload
 from praxis_sdk.log import get_logger
 
 log = get_logger("praxis.egress")

@@ -45,7 +45,7 @@ def prepare() -> None:
     for number in _STOOD_FOR:
         if (
             _get(number) is _DEFAULT
-            or getattr(_get(number), "__module__", None) == "praxis_sdk.sandbox.forked"
+            or getattr(_get(number), "__module__", None) == "praxis_sdk.sandbox.zygote.forked"
         ):
             _set(number, _stand_in)
     # Below the name in `os`, by which a zygote learns what its own children have to call.
