@@ -15,7 +15,7 @@ from praxis_sdk.states import ExecutionStatus, FailureCategory
 from praxis_sdk.termination import Remains, Termination
 
 if TYPE_CHECKING:
-    from praxis_sdk.execution.contracts import ToolContract
+    from praxis_sdk.execution.contract.contract import ToolContract
 
 
 class ExecutionEngine(ABC):

@@ -18,6 +18,7 @@ from praxis_sdk.execution.arguments.arguments import (
     placeholders,
 )
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.portability import port_spec
 from praxis_sdk.execution.contract.specs import (
     ContainerEngineSpec,
@@ -26,7 +27,6 @@ from praxis_sdk.execution.contract.specs import (
     IsolatedEngineSpec,
     ProcessEngineSpec,
 )
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.mounts.mounts import Mount, parse_mounts, resolve_mounts
 from praxis_sdk.execution.mounts.policy import MountPolicy
 from praxis_sdk.units import parse_bytes

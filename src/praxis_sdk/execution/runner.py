@@ -10,8 +10,8 @@ from praxis_sdk.errors import EngineUnavailable, ValidationError
 from praxis_sdk.execution.arguments.arguments import check_arguments
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.contract import ToolContract, Trust
 from praxis_sdk.execution.contract.specs import EngineType
-from praxis_sdk.execution.contracts import ToolContract, Trust
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.outcome import ToolOutcome
 from praxis_sdk.execution.registry import EngineRegistry

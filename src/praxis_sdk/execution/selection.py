@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution import plugins
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.portability import port_spec
 from praxis_sdk.execution.contract.specs import EngineType, IsolatedEngineSpec
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_strict, limits_of
 from praxis_sdk.execution.outcome import Isolation
 

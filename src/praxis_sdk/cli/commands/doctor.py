@@ -80,7 +80,8 @@ async def _try_sandbox() -> tuple[str, str]:
     """Run a tool in the sandbox, and attack one from inside; returns what went wrong and what to do about it."""
     from praxis_sdk.cli.terminal.interrupts import uninterrupted
     from praxis_sdk.execution.context import RunContext
-    from praxis_sdk.execution.contracts import EngineType, ToolContract
+    from praxis_sdk.execution.contract.contract import ToolContract
+    from praxis_sdk.execution.contract.specs import EngineType
     from praxis_sdk.execution.engine import SandboxExecutionEngine
     from praxis_sdk.sandbox import Launcher
     from praxis_sdk.sandbox.client import canary

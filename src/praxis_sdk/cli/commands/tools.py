@@ -10,7 +10,7 @@ import typer
 from praxis_sdk.cli.terminal.streams import Streams
 
 if TYPE_CHECKING:
-    from praxis_sdk.execution.contracts import ToolContract
+    from praxis_sdk.execution.contract.contract import ToolContract
 
 
 def tools(

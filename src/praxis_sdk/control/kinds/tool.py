@@ -18,7 +18,7 @@ from praxis_sdk.termination import Remains, Termination
 from praxis_sdk.units import parse_seconds
 
 if TYPE_CHECKING:
-    from praxis_sdk.execution.contracts import ToolContract
+    from praxis_sdk.execution.contract.contract import ToolContract
     from praxis_sdk.execution.outcome import ToolOutcome
     from praxis_sdk.execution.registry import EngineRegistry
 

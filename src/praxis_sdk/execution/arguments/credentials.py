@@ -16,9 +16,9 @@ from typing import Any, Final
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.arguments.arguments import check_arguments, placeholders
 from praxis_sdk.execution.arguments.declared_secrets import replace_secrets, secret_texts
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.parameters import ToolParameter
 from praxis_sdk.execution.contract.problems import one_line
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.outcome import ToolOutcome
 from praxis_sdk.secrets import (
     GivenSecrets,

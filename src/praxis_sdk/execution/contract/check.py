@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.arguments.arguments import build_command, fill_stdin
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.fields import kind_of
 from praxis_sdk.execution.contract.json_schema import faults
 from praxis_sdk.execution.contract.keys import PARAMETER_KEYS, SPEC_KEYS, doubled_keys, unknown_keys
@@ -20,7 +21,6 @@ from praxis_sdk.execution.contract.problems import DocumentPath, Problem, field_
 from praxis_sdk.execution.contract.schema import contract_schema
 from praxis_sdk.execution.contract.specs import EngineType, ProcessEngineSpec
 from praxis_sdk.execution.contract.yaml_source import YamlDocument
-from praxis_sdk.execution.contracts import ToolContract
 
 _Finding = tuple[DocumentPath, str, str]  # place, what is wrong, what to do
 

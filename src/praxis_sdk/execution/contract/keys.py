@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.fields import EXTENSION, ContractPart
 from praxis_sdk.execution.contract.parameters import OBJECT_KEYS, ToolParameter
 from praxis_sdk.execution.contract.problems import DocumentPath
 from praxis_sdk.execution.contract.specs import SPEC_OF, EngineType, infer_engine_type
-from praxis_sdk.execution.contracts import ToolContract
 
 SPEC_KEYS: Final = ToolContract.spellings()["engine_spec"]
 PARAMETER_KEYS: Final = ToolContract.spellings()["parameters"]

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.contract.check import check_contract
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.keys import PARAMETER_KEYS, SPEC_KEYS
 from praxis_sdk.execution.contract.problems import ContractError, DocumentPath, Problem
 from praxis_sdk.execution.contract.specs import EngineType, IsolatedEngineSpec
 from praxis_sdk.execution.contract.yaml_source import SEVERAL_DOCUMENTS, YamlDocument, read_text, read_yaml
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.mounts.mounts import parse_mounts
 from praxis_sdk.execution.mounts.policy import MountPolicy
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pydantic
 
 from praxis_sdk.errors import ValidationError
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.specs import (
     SPEC_OF,
     ContainerEngineSpec,
@@ -22,7 +23,6 @@ from praxis_sdk.execution.contract.specs import (
     IsolatedEngineSpec,
     LocalEngineSpec,
 )
-from praxis_sdk.execution.contracts import ToolContract
 
 
 @dataclass(frozen=True)

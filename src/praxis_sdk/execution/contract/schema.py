@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.fields import ContractPart, any_case
 from praxis_sdk.execution.contract.parameters import JSON_TYPES, MAX_PARAMETERS, OBJECT_KEYS, ToolParameter
 from praxis_sdk.execution.contract.specs import SPEC_OF, EngineType
-from praxis_sdk.execution.contracts import ToolContract
 
 SCHEMA_ID: Final = "urn:praxis:contract:1"
 

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.base import ExecutionEngine
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.portability import port_spec
 from praxis_sdk.execution.contract.specs import EngineType, IsolatedEngineSpec
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import NO_LIMITS, LimitSupports, check_strict, weaknesses
 from praxis_sdk.execution.invocation import Invocation, prepare
 from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolOutcome, classify, written

@@ -10,9 +10,9 @@ import socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
+    from collections.abc import Callable
 
     from praxis_sdk.sandbox.launcher import cgroups
-    from praxis_sdk.sandbox.launcher.zygote_process import Generation
 
 
 class StartError(Exception):
@@ -31,6 +31,14 @@ class StartError(Exception):
         self.number = number
         self.by_host = by_host
 
+    @classmethod
+    def read(cls, failed: object) -> StartError:
+        """Read a child's account of its failure; it may be a stranger's by now, so nothing about it is believed."""
+        match failed:
+            case [str(stage), int(number), str(text)]:
+                return cls(stage[:40], number, text[:4000])
+        return cls("start", 0, "the sandbox failed without saying why")
+
 
 class Child:
     """A sandbox in the making, waiting, or at work.
@@ -41,11 +49,11 @@ class Child:
         channel: our end of the socket to it.
         group: its control group; None where there are none.
         host_id: its user and group id, as the host sees them; 0 when it has the caller's.
-        born_of: what forked it: a zygote's generation; None when the launcher did.
+        on_reaped: called once it is reaped, where a zygote forked it; None where the launcher did.
         standing: how many files it holds open while it waits, once it has been inspected.
     """
 
-    __slots__ = ("born_of", "channel", "group", "host_id", "pid", "pidfd", "standing")
+    __slots__ = ("channel", "group", "host_id", "on_reaped", "pid", "pidfd", "standing")
 
     def __init__(
         self,
@@ -54,15 +62,20 @@ class Child:
         channel: socket.socket,
         group: cgroups.Group | None,
         host_id: int,
-        born_of: Generation | None = None,
+        on_reaped: Callable[[], None] | None = None,
     ) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.channel = channel
         self.group = group
         self.host_id = host_id
-        self.born_of = born_of
+        self.on_reaped = on_reaped
         self.standing = 0
+
+    @property
+    def forked(self) -> bool:
+        """True when a zygote forked it, False when the launcher cloned it."""
+        return self.on_reaped is not None
 
     @property
     def waits(self) -> bool:

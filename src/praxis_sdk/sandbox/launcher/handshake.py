@@ -79,9 +79,9 @@ class Cradle:
             message, descriptors = received
             wire.close_all(descriptors)
             if "failed" in message:
-                raise failure_of(message["failed"])
+                raise StartError.read(message["failed"])
             if "locked" in message:
-                if child.born_of is not None:
+                if child.forked:
                     inspect(child, self._nursery.surroundings, order)
                 return True
 
@@ -93,14 +93,6 @@ class Cradle:
     def _bury(self, child: Child) -> None:
         self._let_go(child)
         self._nursery.bury(child)
-
-
-def failure_of(failed: object) -> StartError:
-    """Read a child's account of its failure; it may be a stranger's by now, so nothing about it is believed."""
-    match failed:
-        case [str(stage), int(number), str(text)]:
-            return StartError(stage[:40], number, text[:4000])
-    return StartError("start", 0, "the sandbox failed without saying why")
 
 
 def inspect(child: Child, surroundings: init.Surroundings, order: Order) -> None:

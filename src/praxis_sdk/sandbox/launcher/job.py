@@ -12,7 +12,6 @@ from praxis_sdk.sandbox import wire
 from praxis_sdk.sandbox.init import main as init
 from praxis_sdk.sandbox.init import mounts
 from praxis_sdk.sandbox.launcher.child import Child, StartError
-from praxis_sdk.sandbox.launcher.handshake import failure_of
 from praxis_sdk.sandbox.launcher.pool import Template
 
 TYPE_CHECKING = False
@@ -209,7 +208,7 @@ class Job:
     ) -> tuple[StartError | None, dict[str, Any]]:
         """Return why there was no job after all, or the report on its end."""
         if self.failure is not None:
-            return failure_of(self.failure), {}
+            return StartError.read(self.failure), {}
         cpu_seconds = 0.0 if usage is None else usage.ru_utime + usage.ru_stime
         used = cpu_seconds / self.limits["cpu_seconds"]
         if (self.forked or self.report) and used >= _ENDED_BY_CPU.get(self.report.get("status", status), 2.0):

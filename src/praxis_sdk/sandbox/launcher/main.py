@@ -300,7 +300,7 @@ class Launcher:
             self._limit(child, request.limits)
             if request.loopback_port is not None:
                 self._limit_network(child, request.limits)
-            if child.born_of is not None:
+            if child.forked:
                 count_again(child)
             wire.send(child.channel, request.work, request.descriptors)
         except StartError:

@@ -152,8 +152,8 @@ class Nursery:
         ended = child.reap()
         self._pids.discard(child.pid)
         self.release(child.group, child.host_id)
-        if child.born_of is not None:
-            child.born_of.mourn()
+        if child.on_reaped is not None:
+            child.on_reaped()
         return ended
 
     def reap_strangers(self) -> None:
@@ -242,7 +242,7 @@ class Nursery:
         write_map(child.pid, "setgroups", "deny")
         write_map(child.pid, "uid_map", f"{USER_ID} {child.host_id} 1")
         write_map(child.pid, "gid_map", f"{USER_ID} {child.host_id} 1")
-        if child.born_of is None:
+        if not child.forked:
             write_map(child.pid, "oom_score_adj", str(OOM_SCORE_ADJ))
         child.channel.setblocking(False)
 

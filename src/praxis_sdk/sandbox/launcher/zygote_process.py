@@ -117,7 +117,7 @@ class Generation:
         child: Child | None = None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            child = Child(0, -1, ours, group, host_id, self)
+            child = Child(0, -1, ours, group, host_id, self.mourn)
             if group is not None:
                 entrances = group.entrances(of_a_stranger=True)
             wire.send(self._channel, b"{}", [theirs.fileno(), *entrances])

@@ -24,9 +24,9 @@ from typing import Any, Final
 from praxis_sdk.errors import EngineUnavailable, MissingExtra, PlatformError, ValidationError
 from praxis_sdk.execution.arguments.standard_input import whole
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.portability import port_spec
 from praxis_sdk.execution.contract.specs import DaggerEngineSpec, EngineType
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines.dagger.sdk import (
     Connection,

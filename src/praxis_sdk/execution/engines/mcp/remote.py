@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.errors import MissingExtra, ValidationError
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.specs import EngineType, RemoteMCPEngineSpec
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines.mcp.answer import AnswerTooLargeError, CallRefusedError, RemoteTool
 from praxis_sdk.execution.engines.supervised import SupervisedEngine

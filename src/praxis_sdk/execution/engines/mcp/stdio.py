@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.context import RunContext
+from praxis_sdk.execution.contract.contract import ToolContract
 from praxis_sdk.execution.contract.specs import EngineType, McpStdioEngineSpec
-from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.enforcement import LimitSupports
 from praxis_sdk.execution.engines.local.engine import LocalExecutionEngine
 from praxis_sdk.execution.engines.mcp.answer import AnswerTooLargeError, CallRefusedError
