@@ -18,7 +18,7 @@ from benchmarks.programs import disk_folder
 from benchmarks.subject import JOB, completed, job_kind, store_at
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions, offer_of_this_host
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus
 
@@ -84,7 +84,7 @@ async def _live_until(say: Say, live: int, until: float, folder: Path) -> dict[s
     }
     work = {**JOB, "request": request}
     # More is promised than the machine has, as it is with memory: most of it is never used.
-    offer = Offer(Resources(live, 64 * live, 1000, 0, 8 * live), slots=live)
+    offer = WorkerCapacity(Resources(live, 64 * live, 1000, 0, 8 * live), slots=live)
     live_at: dict[str, float] = {}  # each says so from inside its sandbox, and none ends before `until`
 
     def heard(execution_id: str, stream: object, data: bytes) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS, conditions
 from praxis_sdk.execution.output import OutputCapture, PipeReader
-from praxis_sdk.jobs.adapters.base import Work
+from praxis_sdk.jobs.adapters.base import PreparedJob
 from praxis_sdk.jobs.artifacts import ArtifactStore
 from praxis_sdk.jobs.environments.store import EnvironmentStore
-from praxis_sdk.jobs.environments.warm import Stations
+from praxis_sdk.jobs.environments.warm import WarmEnvironments
 from praxis_sdk.jobs.executor.order import write_order
 from praxis_sdk.jobs.payload.limits import JobLimits
 from praxis_sdk.sandbox import Policy, Sandbox
@@ -60,11 +60,11 @@ async def settled(measure: Callable[[], int]) -> int:
 async def run(say: Callable[[str], None], live: int = LIVE) -> dict[str, object]:
     """Start sandboxes until so many live, end them all, and look what is left."""
     home = Path(__file__).parent.parent / ".cache" / "bench-home"
-    stations = Stations(EnvironmentStore(home))
+    stations = WarmEnvironments(EnvironmentStore(home))
     station = await stations.get("base", say)
     limits = JobLimits(wall_s=600, memory_bytes="64M", scratch_bytes="4M", processes=8)
     policy = Policy(limits=limits.for_sandbox())
-    work = Work(python={"name": "wait.py", "code": WAITING, "parameters": {}, "inputs": {}})
+    work = PreparedJob(python={"name": "wait.py", "code": WAITING, "parameters": {}, "inputs": {}})
     store = ArtifactStore.open(home / "artifacts")
     order = await write_order(work, seed=1, store=store, limits=JobLimits())
     content = order.read()

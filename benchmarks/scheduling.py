@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from benchmarks.harness import RESULTS, conditions
 from praxis_sdk.control.lifecycle.transitions import rank_of
 from praxis_sdk.control.scheduling.scheduler import Decision, decide
-from praxis_sdk.model import Execution, Stop, Terms, Worker
+from praxis_sdk.model import Execution, Options, Stop, Worker
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ExecutionStatus, Priority, ServiceClass
 from praxis_sdk.store.protocol import Round
@@ -89,7 +89,7 @@ def _execution(
         kind="job",
         control="simulated",
         request=None,
-        terms=Terms(needs, priority, service_class, expected_s=expected_s),
+        terms=Options(needs, priority, service_class, expected_s=expected_s),
         submitted_at=at,
         status=ExecutionStatus.QUEUED,
         rank=rank_of(priority, service_class, at),

@@ -94,7 +94,7 @@ NO_RETRIES: Final = RetryPolicy(max_retries=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Options:
     """Under which terms an execution runs; they never change.
 
     Args:
@@ -182,7 +182,7 @@ class Execution:
     kind: str
     control: str
     request: Mapping[str, Any] | None = field(repr=False)
-    terms: Terms
+    terms: Options
     submitted_at: float
     context: Mapping[str, Any] | None = field(default=None, repr=False)
     mode: ExecutionMode | None = None
@@ -236,7 +236,7 @@ _VALUES: Final = attrgetter(*_FIELDS)
 _POSITIONS: Final = {name: position for position, name in enumerate(_FIELDS)}
 
 
-class Ending(StrEnum):
+class AttemptEnd(StrEnum):
     """How one attempt ended."""
 
     COMPLETED = "completed"
@@ -269,7 +269,7 @@ class Attempt:
     worker_id: str
     started_at: float
     ended_at: float
-    ending: Ending
+    ending: AttemptEnd
     failure: Failure | None = None
     usage: Usage | None = None
 
@@ -303,7 +303,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class NewEvent:
     """An event before it has its place in a stream.
 
     Args:

@@ -48,7 +48,7 @@ FINAL: Final = SUCCEEDED | {
 }
 # A worker holds it: room is reserved for it, and its attempt has a fencing token.
 HELD: Final = frozenset({ExecutionStatus.RUNNING, ExecutionStatus.CANCELLING})
-WAITING: Final = frozenset({ExecutionStatus.SUBMITTED, ExecutionStatus.QUEUED})
+PENDING: Final = frozenset({ExecutionStatus.SUBMITTED, ExecutionStatus.QUEUED})
 
 
 class FailureCategory(StrEnum):

@@ -10,13 +10,15 @@ import pytest
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Store
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.control.scripted import ScriptedKind
 
-OFFER = Offer(Resources(cpu_cores=4, memory_mb=4096, network_mbps=1000, gpus=1, storage_mb=10_000), slots=64)
+OFFER = WorkerCapacity(
+    Resources(cpu_cores=4, memory_mb=4096, network_mbps=1000, gpus=1, storage_mb=10_000), slots=64
+)
 MakePlane = Callable[..., AbstractAsyncContextManager[ControlPlane]]
 
 

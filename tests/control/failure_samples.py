@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from praxis_sdk.control.lifecycle import failure_policy, transitions
-from praxis_sdk.control.lifecycle.failure_policy import Verdict
-from praxis_sdk.model import Attempt, Event, Execution, Failure, Terms, Usage
+from praxis_sdk.control.lifecycle.failure_policy import FailureDecision
+from praxis_sdk.model import Attempt, Event, Execution, Failure, Options, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
-from praxis_sdk.store.changes import Change, Settled, created, settle
+from praxis_sdk.store.changes import AppliedChange, Change, apply_change, created
 
 NOW = 1_000_000.0
 ASKED = Resources(cpu_cores=1.0, memory_mb=512, network_mbps=10, storage_mb=64)
@@ -21,7 +21,7 @@ ERROR_TYPES = list(ErrorType)
 
 
 def execution(execution_id: str = "e1", **fields: Any) -> Execution:
-    terms = fields.pop("terms", Terms(requirements=ASKED))
+    terms = fields.pop("terms", Options(requirements=ASKED))
     given = {
         "kind": "job",
         "control": "python",
@@ -62,7 +62,7 @@ class Life:
     events: list[Event] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[FailureDecision] = field(default_factory=list)
 
     @classmethod
     def of(cls, one: Execution) -> Life:
@@ -70,8 +70,8 @@ class Life:
         life._keep(created(one, life.now))
         return life
 
-    def apply(self, change: Change) -> Settled:
-        settled = settle(self.execution, change, self.now)
+    def apply(self, change: Change) -> AppliedChange:
+        settled = apply_change(self.execution, change, self.now)
         assert settled is not None, f"the change does not hold for {self.execution.status}"
         return self._keep(settled)
 
@@ -83,11 +83,11 @@ class Life:
         self.now += wait_s
         self.apply(transitions.start(self.execution, worker, self.now))
 
-    def fail(self, why: Failure, **options: Any) -> Verdict:
+    def fail(self, why: Failure, **options: Any) -> FailureDecision:
         self.now += 2.0
         return self.judge(failure_policy.after_failure(self.execution, why, self.now, **options))
 
-    def judge(self, verdict: Verdict) -> Verdict:
+    def judge(self, verdict: FailureDecision) -> FailureDecision:
         self.verdicts.append(verdict)
         self.apply(verdict.change)
         if self.execution.due_at is not None:
@@ -114,7 +114,7 @@ class Life:
         self.succeed({"answer": 42})
         return self
 
-    def _keep(self, settled: Settled) -> Settled:
+    def _keep(self, settled: AppliedChange) -> AppliedChange:
         self.execution = settled.after
         self.events += settled.events
         if settled.attempt is not None:

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import Plan
 from praxis_sdk.control.lifecycle import failure_policy
-from praxis_sdk.control.lifecycle.submission import Work, make_execution
+from praxis_sdk.control.lifecycle.submission import Submission, make_execution
 from praxis_sdk.control.lifecycle.transitions import (
     cancel_running,
     cancel_waiting,
@@ -26,9 +26,9 @@ from praxis_sdk.control.lifecycle.transitions import (
     requeue_preempted,
 )
 from praxis_sdk.control.scheduling.scheduler import decide
-from praxis_sdk.model import Draft, EventType, Execution, Failure, RetryPolicy, Worker, WorkerState
+from praxis_sdk.model import EventType, Execution, Failure, NewEvent, RetryPolicy, Worker, WorkerState
 from praxis_sdk.resources import Resources, total
-from praxis_sdk.states import HELD, WAITING, ErrorType, ExecutionStatus, FailureCategory, Priority
+from praxis_sdk.states import HELD, PENDING, ErrorType, ExecutionStatus, FailureCategory, Priority
 from praxis_sdk.store import Change, ExecutionFilter, RoundScope, Store
 from praxis_sdk.store.changes import verify_chain
 
@@ -100,7 +100,7 @@ class LifeCycle(RuleBasedStateMachine):
     )
     def submit(self, priority: Priority, cpu: float, batch: bool, key: str | None, at_once: bool) -> str:
         plan = Plan("control", {"key": key}, Resources(cpu_cores=cpu, memory_mb=10))
-        work = Work("machine", {"key": key}, retry=RetryPolicy(MAX_RETRIES, 1.0), batch=batch)
+        work = Submission("machine", {"key": key}, retry=RetryPolicy(MAX_RETRIES, 1.0), batch=batch)
         scoped = None if key is None else f"{id(self)}:{key}"
         execution = make_execution(work, plan, self.clock.time(), priority=priority, idempotency_key=scoped)
         (kept,) = self.await_(self.store.submit([execution]))
@@ -141,7 +141,7 @@ class LifeCycle(RuleBasedStateMachine):
     def lost_workers_are_buried(self) -> None:
         living = self.await_(self.store.living_workers())
         expired = {one.id: one.lease_until for one in living if one.lease_until <= self.clock.time()}
-        for worker_id in self.await_(self.store.lose_workers(expired)):
+        for worker_id in self.await_(self.store.expire_workers(expired)):
             self.workers.discard(worker_id)
             held = self.await_(self.store.held(worker_id))
             changes = [failure_policy.after_loss(one, self.clock.time()).change for one in held]
@@ -233,7 +233,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(execution_id=executions)
     def logs(self, execution_id: str) -> None:
-        draft = Draft(EventType.LOG, "a line")
+        draft = NewEvent(EventType.LOG, "a line")
         assert self.accepts(note(execution_id, [draft, draft]))
         self.model[execution_id].logged += 2
 
@@ -243,7 +243,7 @@ class LifeCycle(RuleBasedStateMachine):
     def is_cancelled(self, execution_id: str) -> None:
         expected = self.model[execution_id]
         execution = self.await_(self.store.get(execution_id))
-        if expected.status in WAITING:
+        if expected.status in PENDING:
             assert self.accepts(cancel_waiting(execution, "asked", self.clock.time(), "test"))
             expected.status = ExecutionStatus.CANCELLED
         else:
@@ -316,7 +316,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     def leave(self, execution: Execution) -> None:
         """Leave nothing behind that a later example would run."""
-        if execution.status in WAITING:
+        if execution.status in PENDING:
             self.accepts(cancel_waiting(execution, "over", self.clock.time(), "test"))
         elif execution.status in HELD:
             self.accepts(cancel_running(execution, "over", "test"))

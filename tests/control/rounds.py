@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from praxis_sdk.control.lifecycle.transitions import finish, rank_of, requeue_preempted
 from praxis_sdk.control.scheduling.scheduler import POLICY, Decision, SchedulerPolicy, decide
 from praxis_sdk.control.scheduling.windows import Committed
-from praxis_sdk.model import Event, Execution, Stop, Terms, Worker
+from praxis_sdk.model import Event, Execution, Options, Stop, Worker
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ExecutionStatus, Priority, ServiceClass
-from praxis_sdk.store.changes import Change, Reservations, Settled, settle
+from praxis_sdk.store.changes import AppliedChange, Change, Reservations, apply_change
 from praxis_sdk.store.protocol import Round
 
 NOW = 1_000_000.0
@@ -45,7 +45,7 @@ def queued(
 ) -> Execution:
     """Return an execution that waits, or one that is submitted where it has a window."""
     opens_at, closes_at = window or (None, None)
-    terms = Terms(needs, priority, service_class, opens_at, closes_at, expected_s=expected_s)
+    terms = Options(needs, priority, service_class, opens_at, closes_at, expected_s=expected_s)
     return Execution(
         id=name,
         kind=kind,
@@ -151,12 +151,12 @@ class World:
             tuple(sorted(runs, key=lambda one: (-one.rank, one.id))) if with_running else (),
         )
 
-    def apply(self, changes: Sequence[Change]) -> list[Settled]:
+    def apply(self, changes: Sequence[Change]) -> list[AppliedChange]:
         """Settle changes, and check that no worker ever holds more than it has."""
         reservations = Reservations()
         settled = []
         for change in changes:
-            one = settle(self.executions[change.execution_id], change, self.now)
+            one = apply_change(self.executions[change.execution_id], change, self.now)
             assert one is not None, f"a decision does not hold: {change}"
             self.executions[change.execution_id] = one.after
             self.stream += one.events

@@ -14,14 +14,14 @@ from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.control.observe import alerts
 from praxis_sdk.control.observe.alerts import Alert, AlertKind, AlertPolicy, QueueWatch, Raised
 from praxis_sdk.control.workers.breaker import BreakerChange, BreakerState
-from praxis_sdk.model import EventType, Flag, Level, Terms
+from praxis_sdk.model import EventType, Flag, Level, Options
 from praxis_sdk.states import ErrorType, ExecutionStatus
-from praxis_sdk.store.changes import settle
+from praxis_sdk.store.changes import apply_change
 from tests.control.failure_samples import ASKED, NOW, Life, execution, failure
 
 
 def running(expected_s: float | None, **fields: Any) -> Life:
-    life = Life.of(execution(terms=Terms(ASKED, expected_s=expected_s), **fields))
+    life = Life.of(execution(terms=Options(ASKED, expected_s=expected_s), **fields))
     life.start()
     return life
 
@@ -91,9 +91,9 @@ def test_a_flag_that_came_meanwhile_is_not_lost() -> None:
     life.now += 10
     [(_, change)] = alerts.long_running([life.execution], life.now)
     life.fail(failure(ErrorType.CRASH))
-    assert settle(life.execution, change, life.now) is None
+    assert apply_change(life.execution, change, life.now) is None
     life.start()
-    assert settle(life.execution, change, life.now) is None
+    assert apply_change(life.execution, change, life.now) is None
     assert life.execution.flags == (Flag.CRASHED,)
 
 

@@ -9,11 +9,11 @@ from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
 from praxis_sdk.control.lifecycle.direct import DirectRun
 from praxis_sdk.control.lifecycle.failure_policy import after_loss
-from praxis_sdk.control.lifecycle.submission import Work
+from praxis_sdk.control.lifecycle.submission import Submission
 from praxis_sdk.errors import EngineUnavailable, PlatformError
 from praxis_sdk.model import Execution
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import Change, ExecutionFilter, Settled, Store
+from praxis_sdk.store import AppliedChange, Change, ExecutionFilter, Store
 from tests.control.scripted import ScriptedKind
 
 
@@ -22,8 +22,8 @@ async def only(store: Store) -> Execution:
     return await store.get(found.id)
 
 
-def scripted(act: str, **request: object) -> Work:
-    return Work("scripted", {"act": act, **request})
+def scripted(act: str, **request: object) -> Submission:
+    return Submission("scripted", {"act": act, **request})
 
 
 async def test_a_direct_run_returns_what_its_kind_returned(store: Store, kind: ScriptedKind) -> None:
@@ -75,7 +75,7 @@ async def test_one_that_is_interrupted_before_it_began_is_left_to_nobody(
 ) -> None:
     apply, reached = store.apply, asyncio.Event()
 
-    async def never(changes: Sequence[Change]) -> list[Settled | None]:
+    async def never(changes: Sequence[Change]) -> list[AppliedChange | None]:
         monkeypatch.setattr(store, "apply", apply)
         reached.set()
         await asyncio.Event().wait()

@@ -36,10 +36,10 @@ from praxis_sdk.errors import (
 from praxis_sdk.execution.outcome import Exit, Isolation, Limit, ToolOutcome
 from praxis_sdk.execution.outcome import classify as tool_end
 from praxis_sdk.jobs.executor.result import JobFailure, JobResult
-from praxis_sdk.model import NO_RETRIES, Ending, EventType, Flag, RetryPolicy, Terms, Usage
+from praxis_sdk.model import NO_RETRIES, AttemptEnd, EventType, Flag, Options, RetryPolicy, Usage
 from praxis_sdk.resources import ZERO, Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
-from praxis_sdk.store.changes import settle, verify_chain
+from praxis_sdk.store.changes import apply_change, verify_chain
 from praxis_sdk.store.protocol import StoreOutdated, StoreUnavailable
 from tests.control.failure_samples import ASKED, NOW, Life, execution, failure, failures
 
@@ -179,7 +179,7 @@ def test_transient_failures_are_retried_three_times(whys: list[Any], max_retries
     retry count.
     """
     policy = RetryPolicy(max_retries=max_retries)
-    life = Life.of(execution(terms=Terms(ASKED, retry=policy))).run(whys)
+    life = Life.of(execution(terms=Options(ASKED, retry=policy))).run(whys)
     retried = min(len(whys), max_retries)
     assert life.pauses == pytest.approx([2.0**number for number in range(retried)])
     assert life.execution.retries == retried
@@ -209,7 +209,7 @@ def test_permanent_failures_end_at_once(before: list[Any], why: Any, asks_for_al
     FAILED, record error details, and not attempt any retries.
     """
     policy = RetryPolicy(retry_on=frozenset(ErrorType)) if asks_for_all else RetryPolicy()
-    life = Life.of(execution(terms=Terms(ASKED, retry=policy))).run([*before, why])
+    life = Life.of(execution(terms=Options(ASKED, retry=policy))).run([*before, why])
     assert life.execution.status is ExecutionStatus.FAILED
     assert life.execution.retries == len(before)
     assert life.execution.due_at is None
@@ -232,7 +232,7 @@ def test_used_up_retries_escalate(whys: list[Any], max_retries: int, first_pause
     operations team.
     """
     policy = RetryPolicy(max_retries=max_retries, first_pause_s=first_pause_s)
-    life = Life.of(execution(terms=Terms(ASKED, retry=policy))).run(whys)
+    life = Life.of(execution(terms=Options(ASKED, retry=policy))).run(whys)
     alerts = [event for event in life.events if event.type is EventType.ALERT]
     assert life.execution.status is ExecutionStatus.FAILED
     assert [verdict.escalate for verdict in life.verdicts] == [False] * max_retries + [max_retries > 0]
@@ -299,7 +299,7 @@ def test_resources_grow_up_to_the_cap_and_no_further(
 ) -> None:
     asked = Resources(1.0, memory_mb, 10, 1, 64)
     policy = RetryPolicy(max_retries=max_retries, resource_factor=factor, resource_cap=cap)
-    life = Life.of(execution(terms=Terms(asked, retry=policy)))
+    life = Life.of(execution(terms=Options(asked, retry=policy)))
     granted = [life.execution.granted]
     for _ in range(max_retries + 2):
         life.start()
@@ -353,7 +353,7 @@ def test_a_smaller_largest_worker_takes_nothing_away() -> None:
 
 
 def test_work_that_reserved_nothing_cannot_be_given_more() -> None:
-    life = Life.of(execution(terms=Terms(ZERO)))
+    life = Life.of(execution(terms=Options(ZERO)))
     life.start()
     verdict = life.fail(failure(ErrorType.RESOURCE))
     assert life.execution.status is ExecutionStatus.FAILED
@@ -362,7 +362,7 @@ def test_work_that_reserved_nothing_cannot_be_given_more() -> None:
 
 def test_without_retries_a_failure_ends_and_pages_nobody() -> None:
     for error_type in ErrorType:
-        life = Life.of(execution(terms=Terms(ASKED, retry=NO_RETRIES)))
+        life = Life.of(execution(terms=Options(ASKED, retry=NO_RETRIES)))
         life.start()
         verdict = life.fail(failure(error_type))
         assert life.execution.status is ExecutionStatus.FAILED
@@ -377,7 +377,7 @@ def test_a_timeout_ends_timed_out_and_keeps_what_was_done() -> None:
     assert life.execution.status is ExecutionStatus.TIMED_OUT
     assert life.execution.result == {"stdout": "so far"}
     assert life.execution.usage == usage
-    assert life.attempts[-1].ending is Ending.TIMED_OUT
+    assert life.attempts[-1].ending is AttemptEnd.TIMED_OUT
 
 
 def test_a_timeout_is_retried_where_it_is_asked_for() -> None:
@@ -388,7 +388,7 @@ def test_a_timeout_is_retried_where_it_is_asked_for() -> None:
     )
     life.fail(failure(error_type), timed_out=True)
     assert life.execution.status is ExecutionStatus.SUBMITTED
-    assert life.attempts[-1].ending is Ending.TIMED_OUT
+    assert life.attempts[-1].ending is AttemptEnd.TIMED_OUT
     for _ in range(3):
         life.start()
         life.fail(failure(error_type), timed_out=True)
@@ -403,7 +403,7 @@ def test_a_lost_worker_is_a_crash() -> None:
     assert life.execution.status is ExecutionStatus.SUBMITTED
     assert life.execution.failure is not None
     assert life.execution.failure.code == WORKER_LOST
-    assert life.attempts[-1].ending is Ending.LOST
+    assert life.attempts[-1].ending is AttemptEnd.LOST
     assert life.attempts[-1].worker_id == "w7"
     assert life.execution.flags == (Flag.CRASHED,)
 
@@ -431,7 +431,7 @@ def test_the_word_of_a_lost_attempt_is_discarded() -> None:
     late = after_failure(life.execution, failure(), life.now)
     life.judge(after_loss(life.execution, life.now))
     life.start()
-    assert settle(life.execution, late.change, life.now) is None
+    assert apply_change(life.execution, late.change, life.now) is None
 
 
 def test_a_flag_is_set_once() -> None:

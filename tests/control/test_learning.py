@@ -8,12 +8,12 @@ import statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from praxis_sdk.control.scheduling.estimates import RULES, LearningRules, Lesson, learn
+from praxis_sdk.control.scheduling.estimates import RULES, Estimate, LearningRules, learn
 from praxis_sdk.control.scheduling.scheduler import decide
 from praxis_sdk.model import Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus
-from praxis_sdk.store.protocol import Ended, Round
+from praxis_sdk.store.protocol import FinishedExecution, Round
 from tests.control.rounds import NOW, cores, in_order, queued, worker
 
 MIB = 1 << 20
@@ -28,10 +28,10 @@ def ended(
     status: ExecutionStatus = ExecutionStatus.COMPLETED,
     error: ErrorType | None = None,
     control: str = "c",
-) -> Ended:
+) -> FinishedExecution:
     memory = None if memory_mb is None else round(memory_mb * MIB)
     usage = Usage(seconds, cpu_s, memory, network_bytes=round(seconds * 1e6), storage_bytes=100 * MIB)
-    return Ended("job", control, status, error, NOW, NOW, NOW + seconds, usage, 0)
+    return FinishedExecution("job", control, status, error, NOW, NOW, NOW + seconds, usage, 0)
 
 
 def test_too_few_executions_teach_nothing() -> None:
@@ -55,13 +55,13 @@ def test_a_rare_giant_does_not_set_the_recommendation() -> None:
 
 
 def test_a_recommendation_stays_near_what_was_asked_for() -> None:
-    assert Lesson(memory_mb=10).recommended(ASKED).memory_mb == 256
-    assert Lesson(memory_mb=10**6).recommended(ASKED).memory_mb == 4096
-    assert Lesson(memory_mb=640).recommended(ASKED).memory_mb == 640
+    assert Estimate(memory_mb=10).recommended(ASKED).memory_mb == 256
+    assert Estimate(memory_mb=10**6).recommended(ASKED).memory_mb == 4096
+    assert Estimate(memory_mb=640).recommended(ASKED).memory_mb == 640
 
 
 def test_nothing_is_reserved_of_what_was_not_asked_for() -> None:
-    lesson = Lesson(cpu_cores=2, memory_mb=100, network_mbps=5, storage_mb=3)
+    lesson = Estimate(cpu_cores=2, memory_mb=100, network_mbps=5, storage_mb=3)
     assert lesson.recommended(Resources()) == Resources()
 
 
@@ -87,8 +87,10 @@ def test_only_the_latest_count() -> None:
 
 
 def test_unknown_usage_teaches_duration_alone() -> None:
-    history = [Ended("job", "c", ExecutionStatus.COMPLETED, None, NOW, NOW, NOW + 7, None, 0)] * 20
-    assert learn(history) == Lesson(samples=20, expected_s=7)
+    history = [
+        FinishedExecution("job", "c", ExecutionStatus.COMPLETED, None, NOW, NOW, NOW + 7, None, 0)
+    ] * 20
+    assert learn(history) == Estimate(samples=20, expected_s=7)
 
 
 @settings(max_examples=200, deadline=None)

@@ -7,12 +7,12 @@ import pytest
 
 from praxis_sdk.control.kinds import Plan
 from praxis_sdk.control.lifecycle.coordinator import QueueFull
-from praxis_sdk.control.lifecycle.submission import Work, make_execution
+from praxis_sdk.control.lifecycle.submission import Submission, make_execution
 from praxis_sdk.control.observe.notifiers.log import LogNotifier
 from praxis_sdk.control.observe.telemetry import traceparent_of
 from praxis_sdk.control.plane import ControlPlane
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.model import Ending, EventType, Flag, Worker
+from praxis_sdk.model import AttemptEnd, EventType, Flag, Worker
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus, Priority
 from praxis_sdk.store import ExecutionFilter, Store, StoreConflict, UnknownExecution
@@ -96,7 +96,7 @@ async def test_three_retries_are_four_attempts_and_then_it_is_escalated(
     execution = await plane.coordinator.run(work("fail", type="transient"))
     assert execution.status is ExecutionStatus.FAILED
     assert len(kind.begun) == 4
-    assert [attempt.ending for attempt in await store.attempts(execution.id)] == [Ending.FAILED] * 4
+    assert [attempt.ending for attempt in await store.attempts(execution.id)] == [AttemptEnd.FAILED] * 4
     assert Flag.ESCALATED in execution.flags
 
 
@@ -205,10 +205,10 @@ async def test_unknown_executions_are_named(plane: ControlPlane) -> None:
 
 
 async def test_too_many_waiting_are_refused(make_plane: MakePlane) -> None:
-    async with make_plane(worker=None, max_waiting=3) as plane:
+    async with make_plane(worker=None, max_pending=3) as plane:
         for _ in range(3):
             await plane.coordinator.submit_execution(work())
-        with pytest.raises(QueueFull, match="max_waiting"):
+        with pytest.raises(QueueFull, match="max_pending"):
             await plane.coordinator.submit_execution(work())
 
 
@@ -239,7 +239,7 @@ async def test_real_time_work_preempts_batch_work_which_goes_on_later(
     assert done.status is ExecutionStatus.COMPLETED
     assert (done.preemptions, done.retries) == (1, 0)
     endings = [attempt.ending for attempt in await store.attempts(batch)]
-    assert endings == [Ending.PREEMPTED, Ending.COMPLETED]
+    assert endings == [AttemptEnd.PREEMPTED, AttemptEnd.COMPLETED]
 
 
 async def test_an_open_circuit_fails_fast(plane: ControlPlane, kind: ScriptedKind) -> None:
@@ -323,7 +323,7 @@ def test_where_history_decided_what_is_reserved_the_record_says_so(
     given: Resources | None, learned: Resources | None, asked: dict[str, int] | None
 ) -> None:
     plan = Plan("control", {}, Resources(memory_mb=100))
-    made = make_execution(Work("scripted", {}, requirements=given), plan, 1.0, requirements=learned)
+    made = make_execution(Submission("scripted", {}, requirements=given), plan, 1.0, requirements=learned)
     assert made.granted == (given or learned or plan.requirements)
     assert made.context is not None
     assert made.context.get("requirements_asked") == asked

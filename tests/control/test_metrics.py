@@ -19,8 +19,8 @@ from praxis_sdk.errors import MissingExtra
 from praxis_sdk.model import Usage, Worker, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import FINAL, ErrorType, ExecutionStatus
-from praxis_sdk.store.changes import Settled
-from praxis_sdk.store.protocol import Counts, Ended
+from praxis_sdk.store.changes import AppliedChange
+from praxis_sdk.store.protocol import Counts, FinishedExecution
 from tests.control.failure_samples import NOW, Life, execution, failure
 
 SINCE, UNTIL = NOW, NOW + 100.0
@@ -37,12 +37,12 @@ usages = st.builds(
 
 
 @st.composite
-def endings(draw: st.DrawFn) -> Ended:
+def endings(draw: st.DrawFn) -> FinishedExecution:
     submitted_at = draw(st.floats(SINCE - 50, UNTIL))
     ended_at = draw(st.floats(max(SINCE, submitted_at), UNTIL))
     began = draw(st.booleans())
     status = draw(st.sampled_from(sorted(FINAL)))
-    return Ended(
+    return FinishedExecution(
         kind=draw(st.sampled_from(["job", "tool"])),
         control=draw(st.sampled_from(["a", "b", "c"])),
         status=status,
@@ -81,7 +81,9 @@ counts_of = st.builds(
 
 @given(st.lists(endings(), max_size=40), counts_of, workers_of)
 @settings(max_examples=300)
-def test_a_window_has_all_its_numbers(ended: list[Ended], counts: Counts, workers: list[Worker]) -> None:
+def test_a_window_has_all_its_numbers(
+    ended: list[FinishedExecution], counts: Counts, workers: list[Worker]
+) -> None:
     """Feature: execution-engine, Property 24: Complete Metrics Collection
 
     For any time window, the Execution_Monitor should expose metrics including: execution count (total, running,
@@ -136,7 +138,7 @@ def test_a_window_has_all_its_numbers(ended: list[Ended], counts: Counts, worker
     json.dumps(metrics.to_json())
 
 
-def ended(**fields: Any) -> Ended:
+def ended(**fields: Any) -> FinishedExecution:
     given_: dict[str, Any] = {
         "kind": "job",
         "control": "a",
@@ -148,7 +150,7 @@ def ended(**fields: Any) -> Ended:
         "usage": None,
         "retries": 0,
     }
-    return Ended(**{**given_, **fields})
+    return FinishedExecution(**{**given_, **fields})
 
 
 def worker(**fields: Any) -> Worker:
@@ -259,7 +261,7 @@ def test_labels_take_few_values_whatever_comes() -> None:
         life.start()
         before = life.execution
         life.succeed()
-        metrics.settled(Settled(before, life.execution))
+        metrics.settled(AppliedChange(before, life.execution))
     kinds = [name for name in samples(metrics) if name.startswith("praxis_executions_ended_total")]
     assert len(kinds) == 4
     assert sum(OTHER in name for name in kinds) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.lifecycle.submission import Schedule
+from praxis_sdk.control.lifecycle.submission import Window
 from praxis_sdk.control.observe.alerts import Alert, AlertKind
 from praxis_sdk.control.scheduling.scheduler import decide
 from praxis_sdk.model import EventType, Flag
@@ -94,7 +94,7 @@ async def test_what_found_no_room_before_its_window_closed_never_starts(
         await kind.begun_count(1)
         late = await coordinator.submit_execution(
             {**work(), "requirements": {"cpu_cores": 1}, "batch": service_class is ServiceClass.BATCH},
-            schedule=Schedule(None, clock.time() + WINDOW_S),
+            schedule=Window(None, clock.time() + WINDOW_S),
         )
         seen = 0
         while (await coordinator.get_execution_status(late)) is not ExecutionStatus.QUEUED:
@@ -119,7 +119,7 @@ async def test_what_no_worker_came_for_never_starts_after_its_window(
 ) -> None:
     async with make_plane(clock=clock, worker=None) as door:
         late = await door.coordinator.submit_execution(
-            {**work(), "batch": True}, schedule=Schedule(None, clock.time() + WINDOW_S)
+            {**work(), "batch": True}, schedule=Window(None, clock.time() + WINDOW_S)
         )
     clock.by_s += WINDOW_S + 1.0
     async with make_plane(clock=clock) as plane, asyncio.timeout(SOON_S):
@@ -134,9 +134,7 @@ async def test_a_retry_does_not_start_after_the_window_either(
 ) -> None:
     async with make_plane(clock=clock) as plane:
         flaky = {**work("flaky", failures=1), "batch": True, "retry": {"first_pause_s": 300.0}}
-        one = await plane.coordinator.submit_execution(
-            flaky, schedule=Schedule(None, clock.time() + WINDOW_S)
-        )
+        one = await plane.coordinator.submit_execution(flaky, schedule=Window(None, clock.time() + WINDOW_S))
         seen = 0
         while not (await plane._store.get(one)).retries:
             seen = await plane._store.changed(f"execution:{one}", seen)

@@ -23,10 +23,10 @@ from structlog.testing import LogCapture
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.observe.alerts import Alert, AlertKind
 from praxis_sdk.control.observe.notifiers import (
+    Delivery,
     LogNotifier,
     NotificationFailed,
     Notifications,
-    Outcome,
     SmtpNotifier,
     SmtpSecurity,
     WebhookNotifier,
@@ -440,7 +440,7 @@ async def test_one_notifier_that_fails_or_hangs_keeps_nothing_from_the_others(ca
         Told("bad", NotificationFailed("bad: away")),
         Told("worse", ValueError(f"https://x/{SECRET}")),
     )
-    told: list[tuple[str, Outcome]] = []
+    told: list[tuple[str, Delivery]] = []
     notifications = Notifications(
         [hanging, worse, bad, good], told=lambda name, outcome: told.append((name, outcome))
     )
@@ -450,10 +450,10 @@ async def test_one_notifier_that_fails_or_hangs_keeps_nothing_from_the_others(ca
         await notifications.close(timeout_s=0.1)
     assert [alert.subject for alert in good.alerts] == ["w0", "w1", "w2"]
     assert notifications.counts == {
-        ("good", Outcome.DELIVERED): 3,
-        ("bad", Outcome.FAILED): 3,
-        ("worse", Outcome.FAILED): 3,
-        ("hanging", Outcome.DROPPED): 3,
+        ("good", Delivery.DELIVERED): 3,
+        ("bad", Delivery.FAILED): 3,
+        ("worse", Delivery.FAILED): 3,
+        ("hanging", Delivery.DROPPED): 3,
     }
     assert len(told) == 12
     failures = [entry for entry in captured.entries if entry["event"] == "notification_failed"]
@@ -466,13 +466,13 @@ async def test_one_notifier_that_fails_or_hangs_keeps_nothing_from_the_others(ca
 
 async def test_too_many_alerts_drop_the_oldest() -> None:
     good = Told("good")
-    notifications = Notifications([good], max_waiting=3)
+    notifications = Notifications([good], max_pending=3)
     for number in range(10):
         notifications.post(numbered(number))
     async with notifications:
         await notifications.drain()
     assert [alert.subject for alert in good.alerts] == ["w7", "w8", "w9"]
-    assert notifications.counts["good", Outcome.DROPPED] == 7
+    assert notifications.counts["good", Delivery.DROPPED] == 7
 
 
 async def test_what_waits_is_told_before_the_end() -> None:

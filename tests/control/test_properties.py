@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.lifecycle.info import ExecutionContext
-from praxis_sdk.control.lifecycle.submission import Schedule
+from praxis_sdk.control.lifecycle.submission import Window
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.model import EventType
 from praxis_sdk.resources import Resources
@@ -69,7 +69,7 @@ def test_property_1_execution_context_creation(
 
     async def test(plane: ControlPlane, store: Store, kind: ScriptedKind) -> None:
         now = 4_000_000_000.0
-        schedule = None if window is None else Schedule(now + window[0], now + sum(window))
+        schedule = None if window is None else Window(now + window[0], now + sum(window))
         needs = {"cpu_cores": cpu, "memory_mb": memory}
         wanted = work("return", sources=sources, agent=agent, needs=needs)
         execution_id = await plane.coordinator.submit_execution(wanted, mode, priority, schedule)
@@ -188,7 +188,7 @@ def test_property_37_batch_execution_scheduling(opens_in: float, count: int, las
         import time
 
         now = time.time()
-        window = Schedule(now + opens_in, now + opens_in + 5.0 + lasts)
+        window = Window(now + opens_in, now + opens_in + 5.0 + lasts)
         batch = await plane.coordinator.submit_batch("nightly", [work()] * count, schedule=window)
         for member in await store.find(ExecutionFilter(batch_id=batch.id)):
             done = await plane.coordinator.wait(member.id)

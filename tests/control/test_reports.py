@@ -18,7 +18,7 @@ from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.control.observe.report_charts import bins, lanes_of
 from praxis_sdk.control.observe.report_page import to_html
 from praxis_sdk.control.observe.reports import BatchReport, Stretch, report_batch, seconds, to_markdown
-from praxis_sdk.model import Batch, Ending, Terms
+from praxis_sdk.model import AttemptEnd, Batch, Options
 from praxis_sdk.states import ErrorType, ExecutionStatus
 from tests.control.failure_samples import ASKED, NOW, Life, execution, failure
 
@@ -61,7 +61,7 @@ def reported(lives: list[Life], **fields: Any) -> BatchReport:
 
 
 def lived(number: int, fate: str, text: str = "", worker: str = "w1") -> Life:
-    life = Life.of(execution(f"e{number}", batch_id="b1", terms=Terms(ASKED), submitted_at=NOW + number))
+    life = Life.of(execution(f"e{number}", batch_id="b1", terms=Options(ASKED), submitted_at=NOW + number))
     life.now = NOW + number
     if fate == "waiting":
         return life
@@ -208,7 +208,7 @@ def test_bins_hold_every_duration(values: list[float]) -> None:
 @settings(max_examples=200)
 def test_lanes_never_overlap_and_are_as_few_as_possible(spans: list[tuple[str, int, int]]) -> None:
     stretches = [
-        Stretch(f"e{number}", 1, worker, float(start), float(start + length), Ending.COMPLETED)
+        Stretch(f"e{number}", 1, worker, float(start), float(start + length), AttemptEnd.COMPLETED)
         for number, (worker, start, length) in enumerate(sorted(spans, key=lambda span: span[1]))
     ]
     lanes = lanes_of(stretches)

@@ -8,7 +8,7 @@ from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
 from praxis_sdk.control.lifecycle.retention import Retention, retention_of, set_retention
 from praxis_sdk.control.lifecycle.schedules import Schedules
 from praxis_sdk.control.plane import ControlPlane
-from praxis_sdk.control.workers.maintenance import DAY_S, Keeper
+from praxis_sdk.control.workers.maintenance import DAY_S, Maintenance
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.store import Store
 from tests.control.scripted import ScriptedKind
@@ -45,9 +45,9 @@ def test_audit_entries_are_kept_for_90_days_at_least(
     assert caught.value.remedy
 
 
-def keeper(store: Store, clock: Clock) -> Keeper:
+def keeper(store: Store, clock: Clock) -> Maintenance:
     coordinator = ExecutionCoordinator(store, Kinds(ScriptedKind()), clock=clock)
-    return Keeper(store, clock, Schedules(store, coordinator, clock), running=list)
+    return Maintenance(store, clock, Schedules(store, coordinator, clock), running=list)
 
 
 async def test_a_keeper_removes_what_is_older_than_the_store_says(plane: ControlPlane, store: Store) -> None:

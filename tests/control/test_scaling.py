@@ -14,7 +14,7 @@ from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
 from praxis_sdk.control.lifecycle.schedules import Schedules
 from praxis_sdk.control.scheduling.scaling import Load, LocalSlots, Scale, Scaling, ScalingBounds, load_of
 from praxis_sdk.control.scheduling.scheduler import decide
-from praxis_sdk.control.workers.maintenance import Keeper
+from praxis_sdk.control.workers.maintenance import Maintenance
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.model import Worker
 from praxis_sdk.resources import Resources
@@ -114,7 +114,7 @@ async def test_a_worker_scales_by_its_own_load_alone(store: Store, kind: Scripte
     rounds: list[int] = []
     clock = Hurried()
     coordinator = ExecutionCoordinator(store, Kinds(kind), clock=clock)
-    looking = Keeper(
+    looking = Maintenance(
         store, clock, Schedules(store, coordinator, clock), running=list, scaler=Slots(4, 100), lease_s=1e9
     )
     for name, slots in (("here", 4), ("elsewhere", 1000)):

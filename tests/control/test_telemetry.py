@@ -18,7 +18,7 @@ from opentelemetry.trace import StatusCode
 from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.control.observe.telemetry import Telemetry, Traceparent, traceparent_of
 from praxis_sdk.errors import MissingExtra, ValidationError
-from praxis_sdk.model import Draft, EventType, Terms, Usage
+from praxis_sdk.model import EventType, NewEvent, Options, Usage
 from praxis_sdk.states import ErrorType
 from tests.control.failure_samples import ASKED, NOW, Life, execution, failure
 
@@ -47,7 +47,7 @@ def test_a_life_is_one_trace(spans: tuple[Telemetry, InMemorySpanExporter]) -> N
     life.start(worker="w1")
     life.now += 1
     life.apply(
-        transitions.note(life.execution.id, [Draft(EventType.DECISION, "took the left path", at=life.now)])
+        transitions.note(life.execution.id, [NewEvent(EventType.DECISION, "took the left path", at=life.now)])
     )
     life.fail(failure(ErrorType.CRASH, message="gone", detail="Segmentation fault"))
     life.start(worker="w2")
@@ -222,7 +222,7 @@ def test_spans_reach_the_collector_that_the_environment_names(monkeypatch: pytes
             monkeypatch.setenv(name, value)
         telemetry = Telemetry.from_environment(environment)
         assert telemetry is not None
-        life = Life.of(execution(terms=Terms(ASKED))).run([])
+        life = Life.of(execution(terms=Options(ASKED))).run([])
         assert life.execution.usage == Usage(wall_s=2.0, cpu_s=1.0, peak_memory_bytes=1 << 20)
         telemetry.tell(life.execution, life.attempts, life.events)
         assert telemetry.flush()

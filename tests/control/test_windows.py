@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praxis_sdk.control.scheduling.scheduler import SchedulerPolicy, decide
-from praxis_sdk.control.scheduling.windows import Committed, Item, Plan, plan
+from praxis_sdk.control.scheduling.windows import Committed, Item, WindowPlan, plan
 from praxis_sdk.model import EventType
 from praxis_sdk.resources import Resources, total
 from praxis_sdk.states import ExecutionStatus
@@ -21,7 +21,7 @@ def item(name: str, opens: float, closes: float, lasts: float, count: float = 1)
     return Item(name, NOW + opens, NOW + closes, lasts, cores(count))
 
 
-def peak_of(made: Plan, items: list[Item]) -> float:
+def peak_of(made: WindowPlan, items: list[Item]) -> float:
     """Return the most cores in use at once."""
     spans = [(made.starts[one.id], made.starts[one.id] + one.duration_s, one.requirements) for one in items]
     return max(
@@ -76,7 +76,7 @@ def test_slots_are_a_resource_too() -> None:
 
 
 def test_nothing_planned_is_an_empty_plan() -> None:
-    assert plan([], NOW) == Plan({}, frozenset(), 0.0)
+    assert plan([], NOW) == WindowPlan({}, frozenset(), 0.0)
 
 
 @st.composite
@@ -135,7 +135,7 @@ def test_property_38_the_peak_is_no_higher_than_it_must_be(items: list[Item]) ->
     """
     whole = total(one.requirements for one in items)
     made = plan(items, NOW, capacity=whole, slots=1000)
-    eager = Plan({one.id: one.opens_at for one in items}, frozenset(), 0.0)
+    eager = WindowPlan({one.id: one.opens_at for one in items}, frozenset(), 0.0)
     assert not made.late
     peak = peak_of(made, items)
     assert peak <= peak_of(eager, items) + EPS

@@ -24,7 +24,7 @@ from praxis_sdk.execution.contracts import ToolContract
 from praxis_sdk.execution.engines.docker import daemon as docker_daemon
 from praxis_sdk.execution.engines.docker import run as docker_run
 from praxis_sdk.execution.engines.docker.container import (
-    Bind,
+    DockerBind,
     check_demands,
     choose_user,
     create_request,
@@ -35,7 +35,7 @@ from praxis_sdk.execution.engines.docker.engine import DockerSDKExecutionEngine
 from praxis_sdk.execution.engines.docker.facts import ContainerSummary, DaemonFacts, ImageFacts
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.invocation import prepare
-from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.mounts import ToolMount
 from praxis_sdk.execution.outcome import Limit, ToolOutcome
 from praxis_sdk.installation import installation_id
 from praxis_sdk.states import ExecutionStatus, FailureCategory
@@ -601,9 +601,9 @@ def test_file_systems_below_a_mount_are_bound_one_by_one() -> None:
         "31 30 0:26 / /data/in\\040side rw - tmpfs tmpfs rw\n"
         "32 22 0:27 / /database rw - tmpfs tmpfs rw\n"
     )
-    mount = Mount("/inside", Path("/data"), writable=False)
-    assert submounts(mount, [mount], mountinfo) == [Bind(Path("/data/in side"), "/inside/in side")]
-    covering = Mount("/inside/in side", Path("/elsewhere"), writable=False)
+    mount = ToolMount("/inside", Path("/data"), writable=False)
+    assert submounts(mount, [mount], mountinfo) == [DockerBind(Path("/data/in side"), "/inside/in side")]
+    covering = ToolMount("/inside/in side", Path("/elsewhere"), writable=False)
     assert submounts(mount, [mount, covering], mountinfo) == []
 
 
@@ -625,7 +625,7 @@ async def test_mounts_can_lie_in_tmp_and_over_the_hosts_file(
 async def test_a_daemon_that_does_not_see_the_files_says_so(
     engine: DockerSDKExecutionEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(docker_run, "submounts", lambda *_: [Bind(tmp_path / "unseen", "/unseen")])
+    monkeypatch.setattr(docker_run, "submounts", lambda *_: [DockerBind(tmp_path / "unseen", "/unseen")])
     with pytest.raises(EngineUnavailable, match="does not see the files of this process") as caught:
         await run(engine, workspace=tmp_path, mounts={".": "/data:ro"})
     assert "TMPDIR" in caught.value.remedy
@@ -996,7 +996,12 @@ def test_ports_are_published_on_loopback_alone() -> None:
     invocation = prepare(contract, {}, RunContext(), EngineType.DOCKER)
     user = choose_user(invocation, FACTS)
     request = create_request(
-        invocation, facts=FACTS, image=ImageFacts(), user=user, owner="owner", binds=[Bind(Path("/a"), "/b")]
+        invocation,
+        facts=FACTS,
+        image=ImageFacts(),
+        user=user,
+        owner="owner",
+        binds=[DockerBind(Path("/a"), "/b")],
     )
     assert request["HostConfig"]["PortBindings"] == {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],

@@ -10,7 +10,7 @@ import pytest
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
-from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.mounts import ToolMount
 from praxis_sdk.execution.mounts.staging import StagedMount, StagingBudget, export_staged, remove_tree, stage
 
 
@@ -24,8 +24,8 @@ def source(tmp_path: Path) -> Path:
     return place
 
 
-def staged(source: Path, *nested: Mount, budget: StagingBudget | None = None) -> StagedMount:
-    mount = Mount("/data", source, writable=True)
+def staged(source: Path, *nested: ToolMount, budget: StagingBudget | None = None) -> StagedMount:
+    mount = ToolMount("/data", source, writable=True)
     return stage(
         mount, source.parent / "copy", [mount, *nested], owner=None, budget=budget or StagingBudget()
     )
@@ -90,9 +90,9 @@ def test_only_what_changed_is_exported(source: Path) -> None:
 def test_mount_points_are_made_in_the_copy_and_not_exported(source: Path, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("1")
     (tmp_path / "tools").mkdir()
-    folder = Mount("/data/x/y", tmp_path / "tools", writable=False)
-    file = Mount("/data/z/one.txt", tmp_path / "one.txt", writable=False)
-    covered = Mount("/data/deep", tmp_path / "tools", writable=False)
+    folder = ToolMount("/data/x/y", tmp_path / "tools", writable=False)
+    file = ToolMount("/data/z/one.txt", tmp_path / "one.txt", writable=False)
+    covered = ToolMount("/data/deep", tmp_path / "tools", writable=False)
     copy = staged(source, folder, file, covered)
     assert (copy.path / "x/y").is_dir()
     assert (copy.path / "z/one.txt").is_file()
@@ -108,7 +108,7 @@ def test_a_mount_point_below_a_symlink_is_refused(source: Path, tmp_path: Path) 
     (tmp_path / "tools").mkdir()
     (source / "link").symlink_to("/tmp")
     with pytest.raises(ValidationError, match="has no room for a mount at 'link/tools'"):
-        staged(source, Mount("/data/link/tools", tmp_path / "tools", writable=False))
+        staged(source, ToolMount("/data/link/tools", tmp_path / "tools", writable=False))
 
 
 def test_trees_of_any_depth_mode_and_name_are_removed(tmp_path: Path) -> None:

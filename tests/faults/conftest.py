@@ -15,7 +15,7 @@ from praxis_sdk.cli.home import Home
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.control.workers import maintenance as keeper
 from praxis_sdk.control.workers.liveness import Liveness
-from praxis_sdk.control.workers.worker import LEASE_S, Offer
+from praxis_sdk.control.workers.worker import LEASE_S, WorkerCapacity
 from tests.faults import worker
 from tests.faults.acts import FaultKind
 
@@ -59,7 +59,7 @@ def survive() -> Survive:
     ) -> AsyncIterator[Survivor]:
         store = await worker.open_store(address)
         kind = FaultKind()
-        offer = Offer(worker.CAPACITY, 64, lease_s) if works else None
+        offer = WorkerCapacity(worker.CAPACITY, 64, lease_s) if works else None
         liveness = Liveness(locks) if locks is not None else None
         try:
             made = ControlPlane(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from praxis_sdk.model import Ending, Execution, Stop
+from praxis_sdk.model import AttemptEnd, Execution, Stop
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import Change, Round, RoundScope, Settled
+from praxis_sdk.store import AppliedChange, Change, Round, RoundScope
 
 POINTS = (
     *("register", "submit", "child", "batch", "plan", "fire"),
@@ -74,12 +74,12 @@ class DeadlyStore:
             fired: bool = await self._store.fire(before, after, execution)
         return fired
 
-    async def apply(self, changes: Sequence[Change]) -> list[Settled | None]:
+    async def apply(self, changes: Sequence[Change]) -> list[AppliedChange | None]:
         with self._commit(_points_of(changes)):
-            settled: list[Settled | None] = await self._store.apply(changes)
+            settled: list[AppliedChange | None] = await self._store.apply(changes)
         return settled
 
-    async def schedule(self, scope: RoundScope, decide: Any) -> list[Settled]:
+    async def schedule(self, scope: RoundScope, decide: Any) -> list[AppliedChange]:
         dying = False
 
         def ask(seen: Round) -> Sequence[Change]:
@@ -90,7 +90,7 @@ class DeadlyStore:
                 _die()  # in the midst of the transaction
             return changes
 
-        settled: list[Settled] = await self._store.schedule(scope, ask)
+        settled: list[AppliedChange] = await self._store.schedule(scope, ask)
         if dying:
             _die()
         return settled
@@ -122,7 +122,7 @@ def _points_of(changes: Sequence[Change]) -> set[str]:
 
 def _point_of(change: Change) -> str:
     status = change.update["status"]
-    if change.ending is Ending.LOST:
+    if change.ending is AttemptEnd.LOST:
         return "bury"
     match status:
         case ExecutionStatus.CANCELLING:
@@ -132,7 +132,7 @@ def _point_of(change: Change) -> str:
         case ExecutionStatus.SUBMITTED:
             return "retry"
         case ExecutionStatus.QUEUED:
-            return "preempted" if change.ending is Ending.PREEMPTED else "given back"
+            return "preempted" if change.ending is AttemptEnd.PREEMPTED else "given back"
         case _:
             return "finish"
 

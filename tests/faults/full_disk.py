@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite import SqliteStore
@@ -87,7 +87,7 @@ async def main(folder: Path) -> None:
     """Fill the disk under load, make room again, and check that nothing was lost."""
     store = await SqliteStore.open(folder / "praxis.db")
     kind = FaultKind()
-    async with ControlPlane(store, Kinds(kind), PlaneOptions(worker=Offer(CAPACITY, 64))) as plane:
+    async with ControlPlane(store, Kinds(kind), PlaneOptions(worker=WorkerCapacity(CAPACITY, 64))) as plane:
         talks = [
             await plane.coordinator.submit_execution(work(TALK, gate="gate", value=n)) for n in range(RUNNING)
         ]

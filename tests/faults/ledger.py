@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from praxis_sdk.control.plane import ControlPlane
-from praxis_sdk.model import Ending, EventType, Execution
+from praxis_sdk.model import AttemptEnd, EventType, Execution
 from praxis_sdk.resources import total
 from praxis_sdk.states import SUCCEEDED, ExecutionStatus
 from praxis_sdk.store import ExecutionFilter, Store
@@ -80,7 +80,7 @@ async def _prove_one(store: Store, one: Execution) -> int:
     attempts = await store.attempts(one.id)
     assert [attempt.number for attempt in attempts] == list(range(1, one.attempt + 1))
     assert len({attempt.token for attempt in attempts}) == len(attempts)
-    completions = [attempt for attempt in attempts if attempt.ending is Ending.COMPLETED]
+    completions = [attempt for attempt in attempts if attempt.ending is AttemptEnd.COMPLETED]
     assert len(completions) == (one.status in SUCCEEDED), "accepted completions: exactly one"
     assert one.worker_id == ""
     return len(attempts)

@@ -19,8 +19,8 @@ import pytest
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers.worker import Offer
-from praxis_sdk.model import Ending
+from praxis_sdk.control.workers.worker import WorkerCapacity
+from praxis_sdk.model import AttemptEnd
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.faults.acts import TALK, FaultKind
@@ -58,7 +58,7 @@ async def plane_with(path: Path, clock: Clock) -> AsyncIterator[Survivor]:
     """A plane that goes by a clock, its store as well."""
     store = await SqliteStore.open(path, clock=clock)
     kind = FaultKind()
-    options = PlaneOptions(worker=Offer(CAPACITY, RUNNING, LEASE_S))
+    options = PlaneOptions(worker=WorkerCapacity(CAPACITY, RUNNING, LEASE_S))
     try:
         async with ControlPlane(store, Kinds(kind), options, clock=clock) as plane:
             yield Survivor(plane, store, kind)
@@ -122,8 +122,8 @@ async def test_a_worker_that_dies_after_the_clock_was_set_is_missed_soon(tmp_pat
             done = await survivor.plane.coordinator.wait(one)
         assert done.status is ExecutionStatus.COMPLETED
         assert [attempt.ending for attempt in await survivor.store.attempts(one)] == [
-            Ending.LOST,
-            Ending.COMPLETED,
+            AttemptEnd.LOST,
+            AttemptEnd.COMPLETED,
         ]
 
 

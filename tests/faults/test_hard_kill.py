@@ -14,7 +14,7 @@ from praxis_sdk.cli.home import Home
 from praxis_sdk.control.kinds import Grace
 from praxis_sdk.control.kinds.job import JobKind
 from praxis_sdk.control.kinds.tool import ToolKind
-from praxis_sdk.model import Ending, EventType, Execution
+from praxis_sdk.model import AttemptEnd, EventType, Execution
 from praxis_sdk.states import ExecutionStatus, Priority
 from tests.faults import programs
 from tests.faults.conftest import Survive, Survivor
@@ -158,7 +158,7 @@ async def test_a_hostile_program_makes_room_for_who_may_not_wait(survivor: Survi
     assert await survivor.plane.coordinator.cancel_execution(victim)
     survivor.kind.open("gate")
     assert (await survivor.plane.coordinator.wait(gate)).status is ExecutionStatus.COMPLETED
-    assert [attempt.ending for attempt in await survivor.store.attempts(victim)] == [Ending.PREEMPTED]
+    assert [attempt.ending for attempt in await survivor.store.attempts(victim)] == [AttemptEnd.PREEMPTED]
     assert alive(mark) == []
     following = await survivor.plane.coordinator.run(on(where, programs.NEXT))
     assert following.status is ExecutionStatus.COMPLETED

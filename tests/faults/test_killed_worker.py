@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.cli.home import Home
-from praxis_sdk.model import Ending, EventType, Flag
+from praxis_sdk.model import AttemptEnd, EventType, Flag
 from praxis_sdk.states import ExecutionStatus
 from tests.faults.conftest import Survive
 from tests.faults.ledger import prove
@@ -93,7 +93,7 @@ async def test_nothing_of_a_killed_worker_survives_and_its_work_goes_on_at_once(
             assert (await coordinator.wait(ids[surface])).status is ExecutionStatus.CANCELLED
             assert alive(marks[surface]) == []
             endings = [attempt.ending for attempt in await survivor.store.attempts(ids[surface])]
-            assert endings == [Ending.LOST, Ending.CANCELLED]
+            assert endings == [AttemptEnd.LOST, AttemptEnd.CANCELLED]
         following = [await coordinator.run(on(surface, NEXT)) for surface in surfaces]
         assert {one.status for one in following} == {ExecutionStatus.COMPLETED}
         await prove(survivor.store, [*ids.values(), *(one.id for one in following)])

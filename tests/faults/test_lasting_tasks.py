@@ -15,7 +15,7 @@ import pytest
 
 from praxis_sdk.control.observe.notifiers.base import Notifier
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.model import EventType
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.supervisor import PREFIX, Supervisor
@@ -106,7 +106,7 @@ async def test_whichever_lasting_task_ends_the_process_goes_on_serving(
     ends = Ends(monkeypatch)
     store, kind = await open_store(address), FaultKind()
     try:
-        options = PlaneOptions(worker=Offer(CAPACITY, 8, 60.0), notifiers=[Silent()])
+        options = PlaneOptions(worker=WorkerCapacity(CAPACITY, 8, 60.0), notifiers=[Silent()])
         async with ControlPlane(store, make_kinds(kind), options) as plane:
             await serves(plane, store, kind, "first")
             names = sorted(ends.triggers)
@@ -134,7 +134,7 @@ async def test_every_lasting_task_is_supervised(address: str) -> None:
     before = asyncio.all_tasks()
     store, kind = await open_store(address), FaultKind()
     try:
-        options = PlaneOptions(worker=Offer(CAPACITY, 8, 60.0), notifiers=[Silent()])
+        options = PlaneOptions(worker=WorkerCapacity(CAPACITY, 8, 60.0), notifiers=[Silent()])
         async with ControlPlane(store, make_kinds(kind), options) as plane:
             await serves(plane, store, kind, "first")
             alone = [

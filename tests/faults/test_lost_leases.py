@@ -20,8 +20,8 @@ from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.control.workers.heartbeat import Heartbeat, StallWatch
 from praxis_sdk.control.workers.leases import Lease, LeaseWatch
 from praxis_sdk.control.workers.liveness import Liveness
-from praxis_sdk.control.workers.worker import Offer
-from praxis_sdk.model import Ending, Worker, WorkerState
+from praxis_sdk.control.workers.worker import WorkerCapacity
+from praxis_sdk.model import AttemptEnd, Worker, WorkerState
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ErrorType, ExecutionStatus
 from praxis_sdk.store.protocol import StoreUnavailable
@@ -81,7 +81,7 @@ async def cut_off(folder: Path) -> AsyncIterator[tuple[ControlPlane, CutStore, S
     real = await SqliteStore.open(folder / "praxis.db")
     store, kind = CutStore(real), FaultKind()
     try:
-        options = PlaneOptions(worker=Offer(CAPACITY, 8, LEASE_S))
+        options = PlaneOptions(worker=WorkerCapacity(CAPACITY, 8, LEASE_S))
         liveness = Liveness(folder / "locks")
         async with ControlPlane(store, make_kinds(kind), options, liveness=liveness) as plane:
             yield plane, store, real, kind
@@ -123,7 +123,7 @@ async def test_a_worker_whose_store_was_away_for_longer_than_its_lease_serves_ag
         stopped_after_s = time.monotonic() - cut_at
         assert stopped_after_s < Lease(LEASE_S).expires_after_s, "nobody else may have begun it by then"
         (known,) = await real.living_workers()
-        assert await real.lose_workers({name: known.lease_until}) == [name], "others took over meanwhile"
+        assert await real.expire_workers({name: known.lease_until}) == [name], "others took over meanwhile"
         refused = store.refused
         await until(lambda: hangs or store.refused >= refused + 10)
         store.mend()
@@ -265,6 +265,6 @@ async def test_work_whose_worker_loses_its_lease_again_and_again_spends_retries_
         assert done.failure is not None
         assert (done.failure.code, done.failure.error_type) == ("lease_lost", ErrorType.CRASH)
         assert [attempt.ending for attempt in await real.attempts(one)] == [
-            *[Ending.RELEASED] * endings.MOST_FREE_REQUEUES,
-            Ending.LOST,
+            *[AttemptEnd.RELEASED] * endings.MOST_FREE_REQUEUES,
+            AttemptEnd.LOST,
         ]

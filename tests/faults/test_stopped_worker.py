@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from praxis_sdk.model import Ending, EventType, WorkerState
+from praxis_sdk.model import AttemptEnd, EventType, WorkerState
 from praxis_sdk.states import ExecutionStatus
 from tests.faults.acts import TALK
 from tests.faults.conftest import Survive, Survivor
@@ -76,8 +76,8 @@ async def test_a_worker_that_was_stopped_too_long_is_not_believed(
         for one in (talks, holds):
             attempts = await store.attempts(one)
             assert [(attempt.worker_id, attempt.ending) for attempt in attempts] == [
-                (name, Ending.LOST),
-                (taker, Ending.COMPLETED),
+                (name, AttemptEnd.LOST),
+                (taker, AttemptEnd.COMPLETED),
             ]
         # The line that the late attempt wrote is kept, whoever holds the execution by then.
         logged = [event.message for event in await store.events(talks, types=frozenset({EventType.LOG}))]

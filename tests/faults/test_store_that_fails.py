@@ -12,10 +12,10 @@ import pytest
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.model import EventType
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import Change, Settled
+from praxis_sdk.store import AppliedChange, Change
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.faults.acts import TALK, FaultKind
@@ -46,12 +46,12 @@ class FailingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def apply(self, changes: Sequence[Change]) -> list[Settled | None]:
+    async def apply(self, changes: Sequence[Change]) -> list[AppliedChange | None]:
         if self.away or self.fails(changes):
             self.failed += 1
             await self._tell()
             raise StoreUnavailable("no room")
-        settled: list[Settled | None] = await self._store.apply(changes)
+        settled: list[AppliedChange | None] = await self._store.apply(changes)
         return settled
 
     async def put_worker(self, worker: Any) -> None:
@@ -86,7 +86,7 @@ async def failing(path: Path) -> AsyncIterator[Survivor]:
     real = await SqliteStore.open(path)
     store, kind = FailingStore(real), FaultKind()
     try:
-        options = PlaneOptions(worker=Offer(CAPACITY, 8, LEASE_S))
+        options = PlaneOptions(worker=WorkerCapacity(CAPACITY, 8, LEASE_S))
         async with ControlPlane(store, Kinds(kind), options) as plane:
             yield Survivor(plane, store, kind)
     finally:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from praxis_sdk.clock import Clock
-from praxis_sdk.control.lifecycle.submission import Schedule
+from praxis_sdk.control.lifecycle.submission import Window
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.model import EventType, Flag
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import Round, RoundScope
@@ -58,16 +58,18 @@ async def newcomer(address: str, *, works: bool = True) -> AsyncIterator[Survivo
     """A plane on a store of its own, or only the door to it."""
     store, kind = await open_store(address), FaultKind()
     try:
-        options = PlaneOptions(worker=Offer(CAPACITY, 8) if works else None, dispatch=works, keep=works)
+        options = PlaneOptions(
+            worker=WorkerCapacity(CAPACITY, 8) if works else None, dispatch=works, keep=works
+        )
         async with ControlPlane(store, make_kinds(kind), options) as plane:
             yield Survivor(plane, store, kind)
     finally:
         await store.close()
 
 
-def windowed(seconds: float) -> Schedule:
+def windowed(seconds: float) -> Window:
     """A window that is open, and closes after so many seconds."""
-    return Schedule(opens_at=time.time() - 60.0, closes_at=time.time() + seconds)
+    return Window(opens_at=time.time() - 60.0, closes_at=time.time() + seconds)
 
 
 async def finished(survivor: Survivor, execution_id: str) -> Any:

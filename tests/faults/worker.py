@@ -20,7 +20,7 @@ from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.control.workers import maintenance as keeper
 from praxis_sdk.control.workers.liveness import Liveness
-from praxis_sdk.control.workers.worker import LEASE_S, Offer
+from praxis_sdk.control.workers.worker import LEASE_S, WorkerCapacity
 from praxis_sdk.model import Execution
 from praxis_sdk.resources import Resources
 from praxis_sdk.store.postgres import PostgresStore
@@ -96,7 +96,7 @@ async def main(config: Config) -> None:
         stack.push_async_callback(store.close)
         if config.point:
             store = DeadlyStore(store, Failpoint(config.point, config.moment, config.number))
-        options = PlaneOptions(worker=Offer(CAPACITY, config.slots, config.lease_s))
+        options = PlaneOptions(worker=WorkerCapacity(CAPACITY, config.slots, config.lease_s))
         liveness = Liveness(Path(config.locks)) if config.locks else None
         made = ControlPlane(store, make_kinds(kind, config.home), options, liveness=liveness)
         plane = await stack.enter_async_context(made)

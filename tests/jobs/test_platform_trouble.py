@@ -16,7 +16,7 @@ import pytest
 
 from praxis_sdk.control.lifecycle.failure_policy import of_error
 from praxis_sdk.errors import PlatformError
-from praxis_sdk.jobs.artifacts import ArtifactStore, StoreUnavailable
+from praxis_sdk.jobs.artifacts import ArtifactStore, ArtifactStoreUnavailable
 from praxis_sdk.jobs.artifacts.backends.folder import Folder
 from praxis_sdk.jobs.artifacts.body import Body
 from praxis_sdk.jobs.environments.store import EnvironmentStore
@@ -40,14 +40,14 @@ async def test_a_store_that_is_away_fails_the_attempt_and_no_other_job(
 ) -> None:
     class Away(Folder):
         async def create(self, key: str, body: Body) -> bool:
-            raise StoreUnavailable("the object storage does not answer")
+            raise ArtifactStoreUnavailable("the object storage does not answer")
 
     executor = JobExecutor(
         ArtifactStore(Away(tmp_path / "artifacts", time.time)), environments, ResultStore(tmp_path)
     )
     try:
         leaves = "for n in range(9): open(f'{n}', 'w').write(f'{n}')"
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(ArtifactStoreUnavailable):
             await executor.run(payload(code=leaves))
         before = os.listdir("/proc/self/fd")
         failed, honest = await asyncio.gather(

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from praxis_sdk.errors import PlatformError, ValidationError
-from praxis_sdk.jobs.artifacts import StoreUnavailable
+from praxis_sdk.jobs.artifacts import ArtifactStoreUnavailable
 from praxis_sdk.jobs.executor import commit
-from praxis_sdk.jobs.executor.commit import Entry, GroupCommit
+from praxis_sdk.jobs.executor.commit import FileGroupCommit, PendingFile
 from praxis_sdk.jobs.executor.result import JobResult, JobTimings
 from praxis_sdk.jobs.executor.results import ResultStore
 from praxis_sdk.states import ExecutionStatus
@@ -85,7 +85,7 @@ async def test_file_and_folders_are_synced_before_it_returns(tmp_path: Path, syn
 
 async def test_it_does_not_return_before_the_sync(tmp_path: Path, syncs: Syncs) -> None:
     syncs.go.clear()
-    keeping = asyncio.ensure_future(GroupCommit().keep(Entry(str(tmp_path / "a"), b"a")))
+    keeping = asyncio.ensure_future(FileGroupCommit().keep(PendingFile(str(tmp_path / "a"), b"a")))
     await asyncio.to_thread(syncs.begun.wait, 30)
     assert not keeping.done()
     assert not (tmp_path / "a").exists(), "nothing has the name that is not whole"
@@ -98,10 +98,12 @@ async def test_those_who_come_meanwhile_share_the_next_sync_of_the_folder(
     tmp_path: Path, syncs: Syncs
 ) -> None:
     syncs.go.clear()
-    commits = GroupCommit()
-    first = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "first"), b"first")))
+    commits = FileGroupCommit()
+    first = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "first"), b"first")))
     await asyncio.to_thread(syncs.begun.wait, 30)
-    rest = [asyncio.ensure_future(commits.keep(Entry(str(tmp_path / f"{n}"), b"%d" % n))) for n in range(10)]
+    rest = [
+        asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / f"{n}"), b"%d" % n))) for n in range(10)
+    ]
     await asyncio.sleep(0)
     syncs.go.set()
     await asyncio.gather(first, *rest)
@@ -111,20 +113,20 @@ async def test_those_who_come_meanwhile_share_the_next_sync_of_the_folder(
 
 
 async def test_a_batch_is_bounded_and_everybody_is_served(tmp_path: Path, syncs: Syncs) -> None:
-    commits = GroupCommit()
+    commits = FileGroupCommit()
     count = 3 * commit.MAX_BATCH
-    await asyncio.gather(*(commits.keep(Entry(str(tmp_path / f"{n}"), b"x")) for n in range(count)))
+    await asyncio.gather(*(commits.keep(PendingFile(str(tmp_path / f"{n}"), b"x")) for n in range(count)))
     assert len(os.listdir(tmp_path)) == count
     assert 4 <= syncs.synced.count(str(tmp_path)) <= 5
 
 
 async def test_whoever_is_cancelled_stops_nobody_else(tmp_path: Path, syncs: Syncs) -> None:
     syncs.go.clear()
-    commits = GroupCommit()
-    leader = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "leader"), b"")))
+    commits = FileGroupCommit()
+    leader = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "leader"), b"")))
     await asyncio.to_thread(syncs.begun.wait, 30)
-    dropped = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "dropped"), b"")))
-    other = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "other"), b"")))
+    dropped = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "dropped"), b"")))
+    other = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "other"), b"")))
     await asyncio.sleep(0)
     leader.cancel()
     dropped.cancel()
@@ -138,13 +140,13 @@ async def test_whoever_is_cancelled_stops_nobody_else(tmp_path: Path, syncs: Syn
 
 async def test_one_that_cannot_be_written_fails_alone(tmp_path: Path, syncs: Syncs) -> None:
     syncs.go.clear()
-    commits = GroupCommit()
+    commits = FileGroupCommit()
     (tmp_path / "file").write_text("")
-    first = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "first"), b"")))
+    first = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "first"), b"")))
     await asyncio.to_thread(syncs.begun.wait, 30)
-    bad = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "file" / "below"), b"")))
-    folder = asyncio.ensure_future(commits.keep(Entry(str(tmp_path), b"")))
-    good = asyncio.ensure_future(commits.keep(Entry(str(tmp_path / "good"), b"good")))
+    bad = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "file" / "below"), b"")))
+    folder = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path), b"")))
+    good = asyncio.ensure_future(commits.keep(PendingFile(str(tmp_path / "good"), b"good")))
     await asyncio.sleep(0)
     syncs.go.set()
     ends = await asyncio.gather(first, bad, folder, good, return_exceptions=True)
@@ -158,9 +160,9 @@ async def test_a_sync_that_fails_is_no_kept_result(tmp_path: Path, syncs: Syncs)
     job = payload(code="1")
     await store.keep(job, completed(job.job_id, outputs=1))
     syncs.error = OSError(28, "No space left on device")
-    with pytest.raises(StoreUnavailable, match=r"cannot be kept in .*: No space left on device"):
+    with pytest.raises(ArtifactStoreUnavailable, match=r"cannot be kept in .*: No space left on device"):
         await store.keep(job, completed(job.job_id, outputs=2))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(ArtifactStoreUnavailable):
         store.put(job, completed(job.job_id, outputs=3))
     assert store.get(job.job_id).result.outputs == 1, "what was kept before is still there"
     assert not list((tmp_path / "results" / "jobs").glob("*.new"))
@@ -172,7 +174,7 @@ async def test_a_sync_that_fails_is_no_kept_result(tmp_path: Path, syncs: Syncs)
 async def test_who_keeps_while_the_loop_gives_no_threads_is_told(tmp_path: Path) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
     job = payload(code="1")
-    with pytest.raises(StoreUnavailable, match="cannot be kept"):
+    with pytest.raises(ArtifactStoreUnavailable, match="cannot be kept"):
         await ResultStore(tmp_path).keep(job, completed(job.job_id))
 
 
@@ -186,7 +188,7 @@ async def test_a_large_result_is_kept_as_well(tmp_path: Path) -> None:
 async def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     job = payload(code="1")
-    with pytest.raises(StoreUnavailable, match="Not a directory"):
+    with pytest.raises(ArtifactStoreUnavailable, match="Not a directory"):
         await ResultStore(tmp_path / "home").keep(job, completed(job.job_id))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
-from praxis_sdk.control.lifecycle.submission import Schedule
+from praxis_sdk.control.lifecycle.submission import Window
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.store.protocol import StoreConflict, UnknownExecution
 from tests.simulation.process import Gone, Process
@@ -48,7 +48,7 @@ class Client:
         wish, world = self._wish, self._world
         repeatable = wish.key is not None
         now = world.clock.time()
-        window = Schedule(now + wish.window[0], now + wish.window[1]) if wish.window is not None else None
+        window = Window(now + wish.window[0], now + wish.window[1]) if wish.window is not None else None
         if wish.batch_name is not None:
             await self._submit_batch(window)
             return
@@ -67,7 +67,7 @@ class Client:
         if execution_id is not None:
             self._acknowledged(execution_id)
 
-    async def _submit_batch(self, window: Schedule | None) -> None:
+    async def _submit_batch(self, window: Window | None) -> None:
         wish, world = self._wish, self._world
         assert wish.batch_name is not None
         name = wish.batch_name

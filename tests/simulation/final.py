@@ -3,7 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING
 
-from praxis_sdk.model import Ending, EventType, Execution, Flag
+from praxis_sdk.model import AttemptEnd, EventType, Execution, Flag
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import ExecutionFilter
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST = 100_000
 TOLERATED_S = 0.1
 LONGEST_STOP_S = GRACE.cooperative_s + GRACE.terminate_s + MOST_DEAF_S + 1.0
-SPENDS_A_RETRY = frozenset({Ending.FAILED, Ending.LOST, Ending.TIMED_OUT})
+SPENDS_A_RETRY = frozenset({AttemptEnd.FAILED, AttemptEnd.LOST, AttemptEnd.TIMED_OUT})
 
 
 async def judge(world: "World", wishes: list[Wish]) -> None:
@@ -97,7 +97,7 @@ async def _attempts(world: "World", name: str, execution: Execution) -> None:
     tokens = [one.token for one in attempts]
     if tokens != sorted(set(tokens)):
         world.fail(f"{name}: tokens {tokens}")
-    completed = [one.token for one in attempts if one.ending is Ending.COMPLETED]
+    completed = [one.token for one in attempts if one.ending is AttemptEnd.COMPLETED]
     if completed != ([execution.token] if execution.status.succeeded else []):
         world.fail(f"{name}: is {execution.status} by {execution.token}, and completed by {completed}")
     spent = sum(one.ending in SPENDS_A_RETRY for one in attempts)
@@ -105,10 +105,10 @@ async def _attempts(world: "World", name: str, execution: Execution) -> None:
         world.fail(
             f"{name}: {spent} attempts failed, and {execution.terms.retry.max_retries} retries are allowed"
         )
-    preempted = sum(one.ending is Ending.PREEMPTED for one in attempts)
+    preempted = sum(one.ending is AttemptEnd.PREEMPTED for one in attempts)
     if preempted != execution.preemptions:
         world.fail(f"{name}: preempted {preempted} times, and {execution.preemptions} are counted")
-    for ending in Ending:
+    for ending in AttemptEnd:
         number = sum(one.ending is ending for one in attempts)
         world.ledger.moves[f"attempt {ending}"] += number
 

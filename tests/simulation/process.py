@@ -16,7 +16,7 @@ from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.control.scheduling.scheduler import SchedulerPolicy
 from praxis_sdk.control.workers import worker as worker_module
-from praxis_sdk.control.workers.worker import Offer
+from praxis_sdk.control.workers.worker import WorkerCapacity
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.model import Execution, Worker
 from praxis_sdk.resources import Resources, total
@@ -94,7 +94,7 @@ class Process(Life):
 
     async def _run(self) -> None:
         world, role = self.world, self.role
-        offer = Offer(role.capacity, role.slots, LEASE_S) if role.capacity is not None else None
+        offer = WorkerCapacity(role.capacity, role.slots, LEASE_S) if role.capacity is not None else None
         options = PlaneOptions(worker=offer, dispatch=role.dispatch, keep=role.keep, scheduling=POLICY)
         liveness = Liveness(world, self) if world.faults.liveness else None
         plane = ControlPlane(

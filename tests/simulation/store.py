@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 WRITES = frozenset(
-    {"submit", "apply", "schedule", "put_worker", "beat", "lose_workers", "put_schedule", "fire", "put_batch"}
+    {
+        "submit",
+        "apply",
+        "schedule",
+        "put_worker",
+        "beat",
+        "expire_workers",
+        "put_schedule",
+        "fire",
+        "put_batch",
+    }
 )
 LASTING = frozenset({"beat", "living_workers", "next_due"})  # what only lasting tasks ask for
 SLOWLY_S = 3.0

@@ -7,17 +7,17 @@ import pytest
 from praxis_sdk.control.kinds import AttemptHandle, CancellationRequested, Kinds, Outcome
 from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
 from praxis_sdk.control.lifecycle.transitions import note, start
-from praxis_sdk.control.workers.worker import Offer, WorkerProcess
+from praxis_sdk.control.workers.worker import WorkerCapacity, WorkerProcess
 from praxis_sdk.model import Execution, Flag, Worker, WorkerState
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import ExecutionFilter
-from praxis_sdk.store.changes import settle
+from praxis_sdk.store.changes import apply_change
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.control.scripted import ScriptedKind
 
-OFFER = Offer(Resources(cpu_cores=4), slots=8)
+OFFER = WorkerCapacity(Resources(cpu_cores=4), slots=8)
 
 
 class OddKind(ScriptedKind):
@@ -115,7 +115,7 @@ async def test_a_worker_that_came_back_hears_of_its_work_under_its_new_name(stor
     kind = ScriptedKind()
     worker = WorkerProcess(store, Kinds(kind), OFFER)
     await worker.start()
-    assert await store.lose_workers({one.id: one.lease_until for one in await store.workers()}) == []
+    assert await store.expire_workers({one.id: one.lease_until for one in await store.workers()}) == []
     await worker._heartbeat.once()
     given = await begun(store, kind, worker)
     await kind.begun_count(1)
@@ -127,7 +127,7 @@ async def test_a_flag_that_a_monitor_set_outlives_the_end_of_the_attempt(store: 
     kind = ScriptedKind()
     given = await begun(store, kind, WorkerProcess(store, Kinds(kind), OFFER))
     flagged = given.but(flags=(Flag.LONG_RUNNING,))
-    settled = settle(flagged, note(given.id, [], flags=(Flag.CRASHED,)), 0.0)
+    settled = apply_change(flagged, note(given.id, [], flags=(Flag.CRASHED,)), 0.0)
     assert settled is not None
     assert set(settled.after.flags) == {Flag.LONG_RUNNING, Flag.CRASHED}
 

@@ -44,7 +44,7 @@ def no_guard_at_all(patch: pytest.MonkeyPatch) -> None:
 def room_is_not_given_back(patch: pytest.MonkeyPatch) -> None:
     note = changes.Reservations.note
 
-    def keep(self: changes.Reservations, settled: changes.Settled) -> None:
+    def keep(self: changes.Reservations, settled: changes.AppliedChange) -> None:
         if not settled.after.status.final:
             note(self, settled)
 
@@ -59,7 +59,7 @@ def retries_without_end(patch: pytest.MonkeyPatch) -> None:
         update = dict(verdict.change.update)
         if "retries" in update:
             update["retries"] = execution.retries + 1
-        return failure_policy.Verdict(replace(verdict.change, update=update))
+        return failure_policy.FailureDecision(replace(verdict.change, update=update))
 
     patch.setattr(failure_policy, "after_failure", again)
 
@@ -72,7 +72,7 @@ def nobody_looks_for_the_lost(patch: pytest.MonkeyPatch) -> None:
     async def nothing(self: SqliteStore, now: float) -> list[str]:
         return []
 
-    patch.setattr(SqliteStore, "lose_workers", nothing)
+    patch.setattr(SqliteStore, "expire_workers", nothing)
 
 
 def starts_are_not_counted(patch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store.protocol import Ended
+from praxis_sdk.store.protocol import FinishedExecution
 from praxis_sdk.store.sqlite import SqliteStore
 from tests.simulation.clients import Client
 from tests.simulation.faults import Faults, draw_faults
@@ -76,13 +76,15 @@ def run(seed: int, trace: Callable[[str], None] | None = None, faults: Faults | 
 class History(SqliteStore):
     """A store that knows of a long life before the run, so that expectations of some controls are known."""
 
-    async def ended(self, since: float, until: float, **wanted: Any) -> list[Ended]:
+    async def ended(self, since: float, until: float, **wanted: Any) -> list[FinishedExecution]:
         control = wanted.get("control") or ""
         if not control.startswith("known-"):
             return await super().ended(since, until, **wanted)
         lasts_s = float(control.removeprefix("known-"))
         at = EPOCH_S - 1000.0
-        one = Ended("simulated", control, ExecutionStatus.COMPLETED, None, at, at, at + lasts_s, None, 0)
+        one = FinishedExecution(
+            "simulated", control, ExecutionStatus.COMPLETED, None, at, at, at + lasts_s, None, 0
+        )
         return [one] * 30
 
 

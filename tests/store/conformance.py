@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 from praxis_sdk.control.lifecycle import transitions
 from praxis_sdk.model import (
     AUDITED,
+    AttemptEnd,
     Batch,
     CronSchedule,
-    Draft,
-    Ending,
     Event,
     EventType,
     Execution,
     Failure,
     Flag,
     Level,
+    NewEvent,
+    Options,
     RetryPolicy,
     Stop,
-    Terms,
     Usage,
     Worker,
     WorkerState,
@@ -47,7 +47,7 @@ from praxis_sdk.states import (
     Priority,
     ServiceClass,
 )
-from praxis_sdk.store.changes import Change, Settled, verify_chain
+from praxis_sdk.store.changes import AppliedChange, Change, verify_chain
 from praxis_sdk.store.protocol import (
     EventFilter,
     ExecutionFilter,
@@ -84,7 +84,7 @@ def execution(**fields: Any) -> Execution:
         "kind": "job",
         "control": "python",
         "request": {"code": "1"},
-        "terms": Terms(requirements=NEEDS),
+        "terms": Options(requirements=NEEDS),
         "submitted_at": 1000.0,
         "granted": NEEDS,
     }
@@ -124,7 +124,7 @@ async def finished(store: Store, one: Execution, status: S = S.COMPLETED, at: fl
     return settled.after
 
 
-async def change(store: Store, wanted: Change) -> Settled:
+async def change(store: Store, wanted: Change) -> AppliedChange:
     """Apply one change that must hold."""
     (settled,) = await store.apply([wanted])
     assert settled is not None
@@ -160,7 +160,7 @@ class StoreConformance:
         submitted = execution(
             request={"b": [1, 2.5, None, True, HARD], "a": {}},
             context={"agents": [HARD]},
-            terms=Terms(
+            terms=Options(
                 requirements=Resources(1.5, 2, 3, 4, 5),
                 priority=Priority.CRITICAL,
                 service_class=ServiceClass.BATCH,
@@ -257,7 +257,7 @@ class StoreConformance:
         assert (kept.outputs, kept.result, kept.usage, kept.ended_at) == ({"x": HARD}, [1], usage, 1005.0)
         (attempt,) = await store.attempts(one.id)
         assert attempt == settled.attempt
-        assert (attempt.ending, attempt.token, attempt.worker_id) == (Ending.COMPLETED, 1, "w")
+        assert (attempt.ending, attempt.token, attempt.worker_id) == (AttemptEnd.COMPLETED, 1, "w")
         events = await store.events(one.id)
         assert [event.message for event in events] == [
             "submitted",
@@ -272,24 +272,24 @@ class StoreConformance:
         (one,) = await running(store, execution())
         crash = replace(FAILURE, code="crashed", error_type=ErrorType.CRASH)
         more = NEEDS.scaled(2.0)
-        retry = transitions.retry(one, crash, FAR, granted=more, ending=Ending.LOST, usage=Usage(1.0))
+        retry = transitions.retry(one, crash, FAR, granted=more, ending=AttemptEnd.LOST, usage=Usage(1.0))
         flags = (Flag.CRASHED, Flag.ESCALATED)
         retried = await change(store, replace(retry, update={**retry.update, "flags": flags}))
         kept = await store.get(one.id)
         assert bare(kept) == bare(retried.after)
         assert (kept.failure, kept.flags, kept.granted, kept.due_at) == (crash, flags, more, FAR)
         (attempt,) = await store.attempts(one.id)
-        assert (attempt.ending, attempt.failure, attempt.usage) == (Ending.LOST, crash, Usage(1.0))
+        assert (attempt.ending, attempt.failure, attempt.usage) == (AttemptEnd.LOST, crash, Usage(1.0))
 
     async def test_a_change_that_does_not_hold_changes_nothing(self, store: Store) -> None:
         (one,) = await running(store, execution())
         before = await store.get(one.id)
-        log = Draft(EventType.LOG, "late")
+        log = NewEvent(EventType.LOG, "late")
         results = await store.apply(
             [
                 Change(one.id, frozenset({S.QUEUED}), update={"progress": 0.5}, events=(log,)),
                 Change(one.id, token=one.token - 1, update={"outputs": 1}, events=(log,)),
-                Change(one.id, token=one.token + 1, events=(log,), ending=Ending.LOST),
+                Change(one.id, token=one.token + 1, events=(log,), ending=AttemptEnd.LOST),
             ]
         )
         assert results == [None, None, None]
@@ -312,7 +312,7 @@ class StoreConformance:
         ended = await change(
             store, transitions.finish(one, 1002.0, S.COMPLETED, outputs=[7], result={"r": 1})
         )
-        note = transitions.note(one.id, [Draft(EventType.LOG, "late line")], flags=(Flag.LONG_RUNNING,))
+        note = transitions.note(one.id, [NewEvent(EventType.LOG, "late line")], flags=(Flag.LONG_RUNNING,))
         await change(store, note)
         kept = await store.get(one.id)
         assert (kept.status, kept.flags, kept.next_seq) == (
@@ -359,7 +359,7 @@ class StoreConformance:
         async def write(at: Store, writer: int) -> None:
             for number in range(5):
                 types = (EventType.LOG, EventType.ACTION) if number % 2 else (EventType.DECISION,)
-                drafts = [Draft(type_, f"{writer}.{number}", {"n": number}) for type_ in types]
+                drafts = [NewEvent(type_, f"{writer}.{number}", {"n": number}) for type_ in types]
                 await at.apply([transitions.note(one.id, drafts) for one in started])
 
         await asyncio.gather(*(write(at, number) for number, at in enumerate([store, peer] * 8)))
@@ -375,9 +375,11 @@ class StoreConformance:
     async def test_the_audit_trail_proves_what_was_kept(self, store: Store) -> None:
         (one,) = await running(store, execution())
         drafts = [
-            Draft(EventType.ACTION, HARD, {"z": 1, "a": [0.1, 1e300, HARD]}, Level.WARN, f"agent {HARD}", 5),
-            Draft(EventType.LOG, "noise", at=6.5),
-            Draft(EventType.PROOF, "dead", {"pids": []}),
+            NewEvent(
+                EventType.ACTION, HARD, {"z": 1, "a": [0.1, 1e300, HARD]}, Level.WARN, f"agent {HARD}", 5
+            ),
+            NewEvent(EventType.LOG, "noise", at=6.5),
+            NewEvent(EventType.PROOF, "dead", {"pids": []}),
         ]
         settled = await change(store, transitions.note(one.id, drafts, token=one.token, progress=0.25))
         events, kept = await store.events(one.id), await store.get(one.id)
@@ -389,8 +391,8 @@ class StoreConformance:
     async def test_pieces_of_output_come_back_byte_by_byte(self, store: Store, peer: Store) -> None:
         (one,) = await store.submit([execution()])
         pieces = [bytes(range(256)), b"\0", b"\xff" * 70_000, "grün".encode()[:3], b"\n" * 65_536]
-        drafts = [Draft(EventType.LOG, "", {"stream": "stdout"}, chunk=piece) for piece in pieces]
-        drafts.insert(2, Draft(EventType.ACTION, "an audited entry has none"))
+        drafts = [NewEvent(EventType.LOG, "", {"stream": "stdout"}, chunk=piece) for piece in pieces]
+        drafts.insert(2, NewEvent(EventType.ACTION, "an audited entry has none"))
         await store.apply([transitions.note(one.id, drafts)])
         events = (await peer.events(one.id))[1:]
         assert [event.chunk for event in events if event.type is EventType.LOG] == pieces
@@ -433,7 +435,7 @@ class StoreConformance:
         assert (ids(shown.waiting), ids(shown.due)) == ([tool.id], [due.id])
 
     async def test_a_round_sees_the_batch_work_that_runs_where_it_asks(self, store: Store) -> None:
-        batch = Terms(requirements=NEEDS, service_class=ServiceClass.BATCH)
+        batch = Options(requirements=NEEDS, service_class=ServiceClass.BATCH)
         _real_time, *started = await running(store, execution(), *(execution(terms=batch) for _ in range(3)))
         await change(store, transitions.cancel_running(started[0], "", "somebody"))
         assert (await look(store)).running == ()
@@ -481,7 +483,7 @@ class StoreConformance:
         def decide(shown: Round) -> Sequence[Change]:
             return [transitions.start(one, "w", shown.now) for one in shown.waiting[:3]]
 
-        started: list[Settled] = []
+        started: list[AppliedChange] = []
         while len(started) < len(waiting):
             rounds = [at.schedule(RoundScope(candidates=10), decide) for at in (store, peer) * 4]
             found = list(itertools.chain.from_iterable(await asyncio.gather(*rounds)))
@@ -547,7 +549,7 @@ class StoreConformance:
     async def test_events_are_read_in_parts(self, store: Store) -> None:
         (one,) = await store.submit([execution()])
         types = [EventType.LOG, EventType.ACTION, EventType.LOG, EventType.PROGRESS]
-        await change(store, transitions.note(one.id, [Draft(type_, "") for type_ in types]))
+        await change(store, transitions.note(one.id, [NewEvent(type_, "") for type_ in types]))
         assert [event.seq for event in await store.events(one.id, after=1)] == [2, 3, 4]
         assert [event.seq for event in await store.events(one.id, after=1, limit=2)] == [2, 3]
         noise = frozenset({EventType.LOG, EventType.PROGRESS})
@@ -607,7 +609,7 @@ class StoreConformance:
 
     async def test_a_query_of_events_is_limited_to_the_latest(self, store: Store) -> None:
         (one,) = await store.submit([execution()])
-        drafts = [Draft(EventType.LOG, str(at), at=FAR + at) for at in (3, 1, 2)]
+        drafts = [NewEvent(EventType.LOG, str(at), at=FAR + at) for at in (3, 1, 2)]
         await change(store, transitions.note(one.id, drafts))
         found = await store.query_events(EventFilter(), limit=2)
         assert [event.message for event in found] == ["3", "2"]
@@ -616,7 +618,7 @@ class StoreConformance:
 
     async def test_what_is_old_is_removed_and_nothing_else(self, store: Store) -> None:
         started = await running(store, *(execution(labels={"a": "b"}) for _ in range(4)))
-        logs = [Draft(EventType.LOG, "line"), Draft(EventType.PROGRESS, "half")]
+        logs = [NewEvent(EventType.LOG, "line"), NewEvent(EventType.PROGRESS, "half")]
         await store.apply([transitions.note(one.id, logs) for one in started])
         oldest, older, young, active = started
         for one, at in ((oldest, 10.0), (older, 20.0), (young, 30.0)):
@@ -677,10 +679,12 @@ class StoreConformance:
         await running(store, execution(), worker_id="late")
         (held,) = await running(store, execution(), worker_id="well")
         assert await store.beat("well", 200.0)
-        assert await store.lose_workers({}) == []
+        assert await store.expire_workers({}) == []
         seen = {"late": 100.0, "idle": 100.0, "well": 100.0}
-        assert await store.lose_workers(seen) == ["late"], "the lease of 'well' was renewed since it was seen"
-        assert await store.lose_workers({}) == ["late"], "as long as it holds work"
+        assert await store.expire_workers(seen) == ["late"], (
+            "the lease of 'well' was renewed since it was seen"
+        )
+        assert await store.expire_workers({}) == ["late"], "as long as it holds work"
         assert not await store.beat("late", 500.0)
         assert not await store.beat("nobody", 500.0)
         await store.put_worker(worker("late", lease_until=FAR))
@@ -691,9 +695,9 @@ class StoreConformance:
     async def test_a_lost_worker_is_named_until_its_work_is_taken_from_it(self, store: Store) -> None:
         await store.put_worker(worker(lease_until=100.0))
         (one,) = await running(store, execution())
-        assert await store.lose_workers({"w": 100.0}) == ["w"]
-        await change(store, transitions.retry(one, FAILURE, FAR, ending=Ending.LOST))
-        assert await store.lose_workers({"w": 100.0}) == []
+        assert await store.expire_workers({"w": 100.0}) == ["w"]
+        await change(store, transitions.retry(one, FAILURE, FAR, ending=AttemptEnd.LOST))
+        assert await store.expire_workers({"w": 100.0}) == []
 
     async def test_a_worker_that_is_gone_or_drains(self, store: Store) -> None:
         await store.put_worker(worker("drains", state=WorkerState.DRAINING, lease_until=100.0))
@@ -821,7 +825,7 @@ class StoreConformance:
                 store, "worker:w", at.schedule(RoundScope(), lambda shown: _start_all(shown, "w"))
             )
             held = started.after
-            log = transitions.note(one.id, [Draft(EventType.LOG, "line")])
+            log = transitions.note(one.id, [NewEvent(EventType.LOG, "line")])
             await _woken(store, topic, at.apply([log]))
             await _woken(store, "worker:w", at.apply([transitions.preempt(held, "other")]))
             await _woken(store, "worker:w", at.apply([transitions.cancel_running(held, "", "somebody")]))
@@ -844,7 +848,7 @@ class StoreConformance:
 
         async def write(at: Store) -> None:
             for _ in range(lines // 2):
-                await at.apply([transitions.note(one.id, [Draft(EventType.LOG, "")])])
+                await at.apply([transitions.note(one.id, [NewEvent(EventType.LOG, "")])])
 
         async with asyncio.timeout(WAKE_S * 2):
             last, *_ = await asyncio.gather(follow(), write(store), write(peer))
@@ -893,7 +897,7 @@ def _steps(one: Execution, worker_id: str, amount: Resources) -> list[Change]:
         ]
     if one.status is S.CANCELLING:
         return [transitions.finish_cancelled(one, 8.0, (), None)]
-    return [transitions.note(one.id, [Draft(EventType.LOG, "")])]
+    return [transitions.note(one.id, [NewEvent(EventType.LOG, "")])]
 
 
 # -- filters
@@ -924,7 +928,7 @@ _execution_filters = st.builds(
     flagged=_maybe(st.booleans()),
 )
 _drafts = st.builds(
-    Draft,
+    NewEvent,
     st.sampled_from(EventType),
     st.text(max_size=3),
     data=st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),

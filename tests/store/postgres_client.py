@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from praxis_sdk.control.lifecycle import transitions
-from praxis_sdk.model import Execution, Terms
+from praxis_sdk.model import Execution, Options
 from praxis_sdk.store.changes import Change
 from praxis_sdk.store.postgres import PostgresStore
 from praxis_sdk.store.protocol import Round, RoundScope
@@ -28,7 +28,7 @@ def work(execution_id: str, key: str | None = None) -> Execution:
         kind="job",
         control="python",
         request={"code": "1"},
-        terms=Terms(),
+        terms=Options(),
         submitted_at=1.0,
         idempotency_key=key,
     )

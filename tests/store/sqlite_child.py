@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from praxis_sdk.control.lifecycle import transitions
-from praxis_sdk.model import Draft, EventType, Execution, Terms
+from praxis_sdk.model import EventType, Execution, NewEvent, Options
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.changes import Change
 from praxis_sdk.store.protocol import ExecutionFilter, Round, RoundScope, StoreUnavailable
@@ -32,7 +32,7 @@ def say(*words: object) -> None:
 
 def execution(name: str, size: int = 100) -> Execution:
     request = {"code": "x" * size}
-    return Execution(name, "job", "python", request, Terms(requirements=NEEDS), 1.0, granted=NEEDS)
+    return Execution(name, "job", "python", request, Options(requirements=NEEDS), 1.0, granted=NEEDS)
 
 
 _deadly: list[tuple[int, str]] = []
@@ -69,7 +69,7 @@ async def live(path: str, number: str, moment: str) -> None:
         say(name, "queued")
         (started,) = await store.schedule(RoundScope(candidates=1), _start_first)
         say(name, "running")
-        log = Draft(EventType.LOG, "line")
+        log = NewEvent(EventType.LOG, "line")
         finish = transitions.finish(started.after, 2.0, ExecutionStatus.COMPLETED, outputs=1, events=[log])
         await store.apply([finish])
         say(name, "completed")
@@ -147,7 +147,7 @@ async def compete(path: str, worker_id: str) -> None:
 
     while settled := await store.schedule(RoundScope(candidates=5), decide):
         say(*(one.after.id for one in settled))
-        await store.apply([transitions.note("shared", [Draft(EventType.LOG, worker_id)])])
+        await store.apply([transitions.note("shared", [NewEvent(EventType.LOG, worker_id)])])
     await store.close()
 
 

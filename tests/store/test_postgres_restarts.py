@@ -14,12 +14,12 @@ import pytest
 
 from devservices.postgres import PostgresServer
 from praxis_sdk.control.lifecycle import transitions
-from praxis_sdk.model import Draft, EventType, Execution
+from praxis_sdk.model import EventType, Execution, NewEvent
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store.changes import Change, verify_chain
 from praxis_sdk.store.postgres import PostgresStore
-from praxis_sdk.store.postgres.connection import Connection, Pool, connect
+from praxis_sdk.store.postgres.connection import ConnectionPool, PostgresConnection, connect
 from praxis_sdk.store.protocol import ExecutionFilter, Round, RoundScope, StoreUnavailable
 from tests.store.conformance import execution, worker
 from tests.store.postgres_client import work
@@ -107,7 +107,7 @@ class _Flow:
             self.submitted.append(kept.id)
             await store.apply([transitions.release(kept, 2.0)])
             started = await running
-            said = [Draft(EventType.LOG, "a line")]
+            said = [NewEvent(EventType.LOG, "a line")]
             await store.apply([transitions.note(kept.id, said, token=started.token, progress=0.5)])
             ended = transitions.finish(started, 6.0, ExecutionStatus.COMPLETED, outputs=kept.id)
             await store.apply([ended])
@@ -158,7 +158,7 @@ async def test_a_connection_lost_during_commit_doubles_nothing(
     with _lost_commits(monkeypatch, kept=kept) as lost:
         (submitted,) = await store.submit([execution()])
         (settled,) = await store.schedule(RoundScope(), _start_all)
-        (noted,) = await store.apply([transitions.note(one.id, [Draft(EventType.ACTION, "once")])])
+        (noted,) = await store.apply([transitions.note(one.id, [NewEvent(EventType.ACTION, "once")])])
         (late,) = await store.apply([transitions.finish(settled.after, 6.0, ExecutionStatus.COMPLETED)])
     assert len(lost) == 4
     assert noted is not None
@@ -176,8 +176,8 @@ async def test_a_commit_still_under_way_is_waited_for(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is lost while the server is committing; it is asked again before it has ended."""
-    lent: list[Connection] = []
-    monkeypatch.setattr(Pool, "connection", _recording(Pool.connection, lent))
+    lent: list[PostgresConnection] = []
+    monkeypatch.setattr(ConnectionPool, "connection", _recording(ConnectionPool.connection, lent))
     store = await PostgresStore.open(postgres_url)
     await store.submit([execution()])
     async with _stopped(postgres_url, "AFTER INSERT", deferred=True) as let_go:
@@ -227,9 +227,9 @@ async def _stopped(url: str, when: str, *, deferred: bool) -> AsyncIterator[Any]
     connection.terminate()
 
 
-def _recording(original: Any, lent: list[Connection]) -> Any:
+def _recording(original: Any, lent: list[PostgresConnection]) -> Any:
     @asynccontextmanager
-    async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    async def connection(pool: ConnectionPool) -> AsyncIterator[PostgresConnection]:
         async with original(pool) as one:
             lent.append(one)
             yield one

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from praxis_sdk.control.lifecycle import transitions
-from praxis_sdk.model import Draft, EventType
+from praxis_sdk.model import EventType, NewEvent
 from praxis_sdk.store.changes import verify_chain
 from praxis_sdk.store.protocol import ExecutionFilter, StoreConflict, StoreUnavailable
 from praxis_sdk.store.sqlite import SqliteStore
-from praxis_sdk.store.sqlite.transaction import Transaction
+from praxis_sdk.store.sqlite.transaction import SqliteTransaction
 from praxis_sdk.store.sqlite.writer import MAX_GROUP, MAX_QUEUED, GroupWriter
 from tests.store.conformance import execution
 
@@ -40,7 +40,7 @@ class Held:
     async def __aenter__(self) -> Held:
         loop = asyncio.get_running_loop()
 
-        def hold(transaction: Transaction) -> None:
+        def hold(transaction: SqliteTransaction) -> None:
             loop.call_soon_threadsafe(self._started.set)
             self._go_on.wait()
 
@@ -168,7 +168,7 @@ async def test_what_was_not_committed_is_not_remembered(
     Failing.statements = frozenset({"COMMIT"})
     with pytest.raises(StoreUnavailable):
         await store.apply([transitions.release(kept, 5.0)])
-    await other.apply([transitions.note(kept.id, [Draft(EventType.LOG, "another's first change")])])
+    await other.apply([transitions.note(kept.id, [NewEvent(EventType.LOG, "another's first change")])])
     (settled,) = await store.apply([transitions.release(kept, 6.0)])
     assert settled is not None
     assert settled.before.next_seq == 2

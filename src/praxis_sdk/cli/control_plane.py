@@ -68,7 +68,7 @@ class Control:
         from praxis_sdk.control.lifecycle.schedules import Schedules
         from praxis_sdk.control.observe.notifiers.configuration import from_environment
         from praxis_sdk.control.observe.notifiers.dispatch import Notifications
-        from praxis_sdk.control.workers.maintenance import Keeper
+        from praxis_sdk.control.workers.maintenance import Maintenance
 
         async def gone(_: object) -> list[Worker]:
             return dead
@@ -77,7 +77,7 @@ class Control:
         await notifications.__aenter__()
         try:
             schedules = Schedules(self.store, self.coordinator, self.clock)
-            await Keeper(
+            await Maintenance(
                 self.store,
                 self.clock,
                 schedules,

@@ -11,10 +11,10 @@ from praxis_sdk.cli.terminal.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from praxis_sdk.control.kinds import Kind
-    from praxis_sdk.control.lifecycle.submission import Work
+    from praxis_sdk.control.lifecycle.submission import Submission
 
 
-async def run_directly(kind: Kind, work: Work) -> Any:
+async def run_directly(kind: Kind, work: Submission) -> Any:
     """Run work of a kind as an execution of this user's store, and return what the kind's `run` returned.
 
     Args:

@@ -88,7 +88,7 @@ class JobRun:
     async def _run(self, make: Callable[[], Awaitable[JobPayload]]) -> JobResult:
         from praxis_sdk.cli.direct import run_directly
         from praxis_sdk.control.kinds.job import JobKind
-        from praxis_sdk.control.lifecycle.submission import Work
+        from praxis_sdk.control.lifecycle.submission import Submission
 
         payload = await make()
         kind = JobKind(
@@ -99,7 +99,7 @@ class JobRun:
         )
         try:
             result: JobResult = await run_directly(
-                kind, Work(kind.name, payload.to_json(), id=payload.job_id)
+                kind, Submission(kind.name, payload.to_json(), id=payload.job_id)
             )
         finally:
             await uninterrupted(kind.close())

@@ -9,7 +9,7 @@ from praxis_sdk.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class WorkerCapacity:
     """What a worker has to offer.
 
     Args:

@@ -26,7 +26,7 @@ from praxis_sdk.control.observe import alerts
 from praxis_sdk.control.observe.alerts import Alert, AlertPolicy
 from praxis_sdk.control.observe.monitor import ExecutionMonitor
 from praxis_sdk.control.observe.notifiers.base import Notifier
-from praxis_sdk.control.observe.notifiers.dispatch import Notifications, Outcome
+from praxis_sdk.control.observe.notifiers.dispatch import Delivery, Notifications
 from praxis_sdk.control.observe.prometheus import ControlMetrics
 from praxis_sdk.control.observe.telemetry import Telemetry
 from praxis_sdk.control.observe.tracing import Tracing
@@ -36,14 +36,14 @@ from praxis_sdk.control.scheduling.scheduler import POLICY, SchedulerPolicy
 from praxis_sdk.control.workers.breaker import BreakerChange, Breakers
 from praxis_sdk.control.workers.leases import LEASE_S
 from praxis_sdk.control.workers.liveness import Liveness
-from praxis_sdk.control.workers.maintenance import Keeper
+from praxis_sdk.control.workers.maintenance import Maintenance
 from praxis_sdk.control.workers.pursuit import Pursuit
-from praxis_sdk.control.workers.worker import Offer, WorkerProcess
+from praxis_sdk.control.workers.worker import WorkerCapacity, WorkerProcess
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Worker, WorkerState
 from praxis_sdk.resources import Resources
-from praxis_sdk.store import Settled, Store
+from praxis_sdk.store import AppliedChange, Store
 from praxis_sdk.supervisor import Supervisor
 
 __all__ = ["ControlPlane", "PlaneOptions", "offer_of_this_host"]
@@ -66,7 +66,7 @@ class PlaneOptions:
         worker: what the worker of this process offers; None: it has none.
         dispatch: whether it runs rounds of scheduling.
         keep: whether it looks after lost workers, schedules and alerts.
-        max_waiting: most executions that may wait.
+        max_pending: most executions that may wait.
         scheduling, alerting: policies.
         retention: how long is kept what happened; None: as the store says.
         notifiers: the ways to tell people of an alert.
@@ -78,10 +78,10 @@ class PlaneOptions:
             stands still and attempts run that others may take over soon; None: nobody looks.
     """
 
-    worker: Offer | None = None
+    worker: WorkerCapacity | None = None
     dispatch: bool = True
     keep: bool = True
-    max_waiting: int = MAX_WAITING
+    max_pending: int = MAX_WAITING
     scheduling: SchedulerPolicy = POLICY
     alerting: AlertPolicy = ALERTING
     retention: Retention | None = None
@@ -128,7 +128,7 @@ class ControlPlane:
             store,
             kinds,
             clock=self._clock,
-            max_waiting=self._options.max_waiting,
+            max_pending=self._options.max_pending,
             stopping=self._stop_attempt,
         )
         self.schedules = Schedules(store, self.coordinator, self._clock)
@@ -150,7 +150,7 @@ class ControlPlane:
                 wait=self.coordinator.wait,
             )
         self.pursuit = Pursuit(store, kinds, self._clock, told=self._told)
-        self.keeper = Keeper(
+        self.keeper = Maintenance(
             store,
             self._clock,
             self.schedules,
@@ -237,14 +237,14 @@ class ControlPlane:
     def _running(self) -> list[Execution]:
         return [] if self.worker is None else [held.execution for held in self.worker.held]
 
-    def _stop_attempt(self, settled: Settled) -> None:
+    def _stop_attempt(self, settled: AppliedChange) -> None:
         if self.worker is not None:
             self.worker.ask_to_stop(settled)
 
-    def _told(self, settled: Settled) -> None:
+    def _told(self, settled: AppliedChange) -> None:
         self.keeper.note_end(settled)
 
-    def _ended(self, settled: Settled) -> None:
+    def _ended(self, settled: AppliedChange) -> None:
         self.coordinator.told(settled)
         if self._metrics is not None:
             self._metrics.settled(settled)
@@ -256,7 +256,7 @@ class ControlPlane:
             self._metrics.alerted(str(alert.kind))
         self._notifications.post(alert)
 
-    def _notified(self, notifier: str, outcome: Outcome) -> None:
+    def _notified(self, notifier: str, outcome: Delivery) -> None:
         if self._metrics is not None:
             self._metrics.notified(notifier, str(outcome))
 
@@ -309,7 +309,7 @@ class _WorkerSlots(LocalSlots):
         return given
 
 
-def offer_of_this_host(*, slots: int | None = None, lease_s: float = LEASE_S) -> Offer:
+def offer_of_this_host(*, slots: int | None = None, lease_s: float = LEASE_S) -> WorkerCapacity:
     """Return what a worker of this machine can offer: its cores, its memory, its disk.
 
     Args:
@@ -325,4 +325,4 @@ def offer_of_this_host(*, slots: int | None = None, lease_s: float = LEASE_S) ->
         network_mbps=NETWORK_MBPS,
         storage_mb=disk.f_bavail * disk.f_frsize // _MIB,
     )
-    return Offer(capacity, slots if slots is not None else cores * SLOTS_PER_CORE, lease_s)
+    return WorkerCapacity(capacity, slots if slots is not None else cores * SLOTS_PER_CORE, lease_s)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from praxis_sdk.errors import ExecutionError, PlatformError, PraxisError
 from praxis_sdk.execution.arguments.arguments import check_arguments
 from praxis_sdk.execution.context import RunContext
-from praxis_sdk.execution.outcome import Exit, Failure, Isolation, Limit, ToolOutcome, classify
+from praxis_sdk.execution.outcome import Exit, Isolation, Limit, ToolFailure, ToolOutcome, classify
 from praxis_sdk.states import ExecutionStatus, FailureCategory
 from praxis_sdk.termination import Remains, Termination
 
@@ -102,7 +102,7 @@ class ExecutionEngine(ABC):
                 stdout = str(await self.execute(contract, args, fields))
         except ExecutionError as error:
             status, exit_code, stdout = ExecutionStatus.FAILED, error.exit_code, error.output or ""
-            failure = Failure(FailureCategory.USER_CODE_ERROR, error.message)
+            failure = ToolFailure(FailureCategory.USER_CODE_ERROR, error.message)
         except PraxisError:
             raise
         except (Exception, SystemExit) as error:

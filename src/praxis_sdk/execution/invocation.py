@@ -27,7 +27,7 @@ from praxis_sdk.execution.contract.specs import (
     IsolatedEngineSpec,
     ProcessEngineSpec,
 )
-from praxis_sdk.execution.mounts.mounts import Mount, parse_mounts, resolve_mounts
+from praxis_sdk.execution.mounts.mounts import ToolMount, parse_mounts, resolve_mounts
 from praxis_sdk.execution.mounts.policy import MountPolicy
 from praxis_sdk.units import parse_bytes
 
@@ -63,7 +63,7 @@ class Invocation:
     arguments_json: bytes
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    mounts: tuple[Mount, ...]
+    mounts: tuple[ToolMount, ...]
     timeout_s: float
     output_limit_bytes: int
     memory_bytes: int | None
@@ -93,7 +93,7 @@ def prepare(
         stdin = _stdin(spec, contract, values, context)
     elif context.stdin is not None:
         raise ValidationError("stdin: a remote tool has no standard input", remedy="leave it out")
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[ToolMount, ...] = ()
     memory_bytes = None
     if isinstance(spec, IsolatedEngineSpec):
         mounts = _mounts(spec, contract, context)
@@ -172,7 +172,7 @@ def _stdin(
     return own if own is not None else context.stdin
 
 
-def _mounts(spec: IsolatedEngineSpec, contract: ToolContract, context: RunContext) -> tuple[Mount, ...]:
+def _mounts(spec: IsolatedEngineSpec, contract: ToolContract, context: RunContext) -> tuple[ToolMount, ...]:
     wanted = parse_mounts(spec.mounts)
     workspace = context.workspace.resolve()
     if not wanted or contract.trusted:

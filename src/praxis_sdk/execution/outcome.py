@@ -76,12 +76,12 @@ class Exit:
     exit_code: int | None = None
     signal: int | None = None
     limit: Limit | None = None
-    refusal: Failure | None = None
+    refusal: ToolFailure | None = None
     usage: ResourceUsage = ResourceUsage()
 
 
 @dataclass(frozen=True)
-class Failure:
+class ToolFailure:
     """Why a run did not succeed.
 
     Args:
@@ -174,7 +174,7 @@ class ToolOutcome:
     usage: ResourceUsage = ResourceUsage()
     exports: Exports = field(default_factory=Exports)
     outputs: tuple[ExportedFile, ...] = ()
-    failure: Failure | None = None
+    failure: ToolFailure | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -228,7 +228,7 @@ def text_of(kept: bytes) -> tuple[str, str | None]:
         return kept[:MAX_REPLACED_BYTES].decode(errors="replace"), base64.b64encode(kept).decode("ascii")
 
 
-def classify(exit_: Exit, *, timeout_s: float, timed_out: bool) -> tuple[ExecutionStatus, Failure | None]:
+def classify(exit_: Exit, *, timeout_s: float, timed_out: bool) -> tuple[ExecutionStatus, ToolFailure | None]:
     """Decide what an end means (DESIGN, table of failures).
 
     Args:
@@ -241,28 +241,28 @@ def classify(exit_: Exit, *, timeout_s: float, timed_out: bool) -> tuple[Executi
     """
     if timed_out:
         message = f"ran longer than its {timeout_s:g} s and was killed"
-        return ExecutionStatus.TIMED_OUT, Failure(FailureCategory.RESOURCE_LIMIT, message)
+        return ExecutionStatus.TIMED_OUT, ToolFailure(FailureCategory.RESOURCE_LIMIT, message)
     if exit_.refusal is not None:
         return ExecutionStatus.FAILED, exit_.refusal
     if exit_.limit is not None:
         message = f"ended by its limit of {_LIMIT_NOUNS[exit_.limit]}"
-        return ExecutionStatus.FAILED, Failure(FailureCategory.RESOURCE_LIMIT, message)
+        return ExecutionStatus.FAILED, ToolFailure(FailureCategory.RESOURCE_LIMIT, message)
     if exit_.signal is not None:
         return ExecutionStatus.FAILED, _signal_failure(exit_.signal)
     if exit_.exit_code == 0:
         return ExecutionStatus.COMPLETED, None
     message = f"exited with code {exit_.exit_code}"
-    return ExecutionStatus.FAILED, Failure(FailureCategory.USER_CODE_ERROR, message)
+    return ExecutionStatus.FAILED, ToolFailure(FailureCategory.USER_CODE_ERROR, message)
 
 
-def _signal_failure(number: int) -> Failure:
+def _signal_failure(number: int) -> ToolFailure:
     name = signals.Signals(number).name if number in set(signals.Signals) else f"signal {number}"
     if number == signals.SIGSYS:
-        return Failure(FailureCategory.SANDBOX_VIOLATION, "made a forbidden system call and was killed")
+        return ToolFailure(FailureCategory.SANDBOX_VIOLATION, "made a forbidden system call and was killed")
     if number == signals.SIGKILL:
         # Nobody here sent it (the caller would know), and a tool cannot be told from an intruder.
-        return Failure(FailureCategory.INTERNAL_ERROR, "killed by SIGKILL from outside the run")
-    return Failure(FailureCategory.USER_CODE_ERROR, f"ended by {name}")
+        return ToolFailure(FailureCategory.INTERNAL_ERROR, "killed by SIGKILL from outside the run")
+    return ToolFailure(FailureCategory.USER_CODE_ERROR, f"ended by {name}")
 
 
 _LIMIT_NOUNS: Final[Mapping[Limit, str]] = {

@@ -28,7 +28,7 @@ from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import make_run_directory
 from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.mounts.exports import export_changes
-from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.mounts import ToolMount
 from praxis_sdk.execution.mounts.staging import remove_tree
 from praxis_sdk.execution.outcome import Exports, ToolOutcome
 
@@ -61,7 +61,7 @@ class OutputFolder:
         if isinstance(spec, LocalEngineSpec):
             self.invocation = replace(invocation, spec=spec.model_copy(update={"cwd": str(self._path)}))
         elif isinstance(spec, IsolatedEngineSpec):
-            mount = Mount(spec.working_dir or WORKING_DIR, self._path, writable=True)
+            mount = ToolMount(spec.working_dir or WORKING_DIR, self._path, writable=True)
             mounts = tuple(sorted((*invocation.mounts, mount)))
             placed = spec.model_copy(update={"working_dir": mount.target})
             self.invocation = replace(invocation, spec=placed, mounts=mounts)
@@ -165,7 +165,7 @@ def _make_destination(folder: Path) -> None:
         )
 
 
-def check_outputs(spec: EngineSpec, mounts: Iterable[Mount]) -> None:
+def check_outputs(spec: EngineSpec, mounts: Iterable[ToolMount]) -> None:
     """Refuse outputs that have no fresh working directory.
 
     Raises:
@@ -177,7 +177,7 @@ def check_outputs(spec: EngineSpec, mounts: Iterable[Mount]) -> None:
         raise ValidationError(
             "engineSpec.outputs: 'cwd' and 'outputs' exclude one another", remedy="leave 'cwd' out"
         )
-    place = Mount(getattr(spec, "working_dir", None) or WORKING_DIR, Path(), writable=True)
+    place = ToolMount(getattr(spec, "working_dir", None) or WORKING_DIR, Path(), writable=True)
     if any(mount.target == place.target or mount.covers(place) for mount in mounts):
         raise ValidationError(
             f"engineSpec.outputs: the working directory '{place.target}' lies in a mount",

@@ -15,7 +15,7 @@ from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.outcome import ToolOutcome
 from praxis_sdk.execution.registry import EngineRegistry
-from praxis_sdk.execution.selection import AUTO, Offer, candidates, isolation_refusal, objection
+from praxis_sdk.execution.selection import AUTO, EngineOffer, candidates, isolation_refusal, objection
 
 
 class ToolRunner:
@@ -86,7 +86,7 @@ class ToolRunner:
             refusal = isolation_refusal(contract, engine.isolation, engine_type)
             if refusal is not None and not automatic:
                 raise refusal
-            offer = Offer.of(engine_type, engine.isolation, await engine.get_capabilities())
+            offer = EngineOffer.of(engine_type, engine.isolation, await engine.get_capabilities())
             unfit = objection(contract, offer, automatic=automatic and engine_type is not contract.engine)
             unfit = refusal.message if refusal is not None else unfit
             if unfit is None:

@@ -27,7 +27,7 @@ _AUTOMATIC: Final = (EngineType.DOCKER, EngineType.DAGGER, EngineType.KUBERNETES
 
 
 @dataclass(frozen=True)
-class Offer:
+class EngineOffer:
     """What an engine can do on this host, as far as selection cares.
 
     Args:
@@ -49,7 +49,7 @@ class Offer:
     limits: LimitSupports = field(default_factory=lambda: NO_LIMITS)
 
     @classmethod
-    def of(cls, engine: EngineType, isolation: Isolation, capabilities: Mapping[str, Any]) -> Offer:
+    def of(cls, engine: EngineType, isolation: Isolation, capabilities: Mapping[str, Any]) -> EngineOffer:
         """Read an engine's capabilities."""
         return cls(
             engine=engine,
@@ -115,7 +115,7 @@ def isolation_refusal(
     )
 
 
-def objection(contract: ToolContract, offer: Offer, *, automatic: bool) -> str | None:
+def objection(contract: ToolContract, offer: EngineOffer, *, automatic: bool) -> str | None:
     """Say why an engine cannot run a contract, or None where it can.
 
     Args:

@@ -1,6 +1,6 @@
 """The store: every execution, its events and everything that must survive the process."""
 
-from praxis_sdk.store.changes import Change, Settled
+from praxis_sdk.store.changes import AppliedChange, Change
 from praxis_sdk.store.protocol import (
     EventFilter,
     ExecutionFilter,
@@ -12,12 +12,12 @@ from praxis_sdk.store.protocol import (
 )
 
 __all__ = [
+    "AppliedChange",
     "Change",
     "EventFilter",
     "ExecutionFilter",
     "Round",
     "RoundScope",
-    "Settled",
     "Store",
     "StoreConflict",
     "UnknownExecution",

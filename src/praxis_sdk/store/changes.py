@@ -17,13 +17,13 @@ from praxis_sdk.json_text import text_of
 from praxis_sdk.model import (
     AUDITED,
     Attempt,
-    Draft,
-    Ending,
+    AttemptEnd,
     Event,
     EventType,
     Execution,
     Failure,
     Level,
+    NewEvent,
     Usage,
 )
 from praxis_sdk.resources import ZERO, Resources
@@ -49,13 +49,13 @@ class Change:
     when: frozenset[ExecutionStatus] = frozenset()
     token: int | None = None
     update: Mapping[str, Any] = field(default_factory=dict)
-    events: tuple[Draft, ...] = ()
-    ending: Ending | None = None
+    events: tuple[NewEvent, ...] = ()
+    ending: AttemptEnd | None = None
     actor: str = "control"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class AppliedChange:
     """What came of a change that held.
 
     Args:
@@ -70,7 +70,7 @@ class Settled:
     attempt: Attempt | None = None
 
 
-def settle(execution: Execution, change: Change, now: float) -> Settled | None:
+def apply_change(execution: Execution, change: Change, now: float) -> AppliedChange | None:
     """Apply a change to an execution as it is now.
 
     Args:
@@ -93,7 +93,7 @@ def settle(execution: Execution, change: Change, now: float) -> Settled | None:
     if events:
         after = after.but(next_seq=seq, chain=chain)
     attempt = _ended(execution, after, change.ending, now) if change.ending is not None else None
-    return Settled(execution, after, events, attempt)
+    return AppliedChange(execution, after, events, attempt)
 
 
 def holds(execution: Execution, change: Change) -> bool:
@@ -105,11 +105,11 @@ def holds(execution: Execution, change: Change) -> bool:
     return not (execution.status.final and "status" in change.update)
 
 
-def created(execution: Execution, now: float, drafts: Iterable[Draft] = ()) -> Settled:
+def created(execution: Execution, now: float, drafts: Iterable[NewEvent] = ()) -> AppliedChange:
     """Number and chain the first events of an execution that is new."""
     events, seq, chain = _appended(execution, (_moved(None, execution, "submitter"), *drafts), now)
     after = execution.but(next_seq=seq, chain=chain)
-    return Settled(execution, after, events)
+    return AppliedChange(execution, after, events)
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class Reservations:
 
     held: dict[str, tuple[Resources, int]] = field(default_factory=dict)
 
-    def note(self, settled: Settled) -> None:
+    def note(self, settled: AppliedChange) -> None:
         """Take account of an execution that a worker holds now, or holds no more."""
         before, after = settled.before, settled.after
         held_before = before.status in HELD and bool(before.worker_id)
@@ -137,7 +137,7 @@ class Reservations:
             self.held[after.worker_id] = amount + after.granted, count + 1
 
 
-def _moved(before: Execution | None, after: Execution, actor: str) -> Draft:
+def _moved(before: Execution | None, after: Execution, actor: str) -> NewEvent:
     data: dict[str, Any] = {"from": str(before.status) if before else None, "to": str(after.status)}
     if before is None:
         context = after.context or {}
@@ -160,11 +160,11 @@ def _moved(before: Execution | None, after: Execution, actor: str) -> Draft:
         data["failure"] = failure_to_json(after.failure) if after.failure else None
     data["actor"] = actor
     level = Level.ERROR if after.status is ExecutionStatus.FAILED else Level.INFO
-    return Draft(EventType.STATUS, str(after.status), data, level)
+    return NewEvent(EventType.STATUS, str(after.status), data, level)
 
 
 def _appended(
-    execution: Execution, drafts: Iterable[Draft], now: float
+    execution: Execution, drafts: Iterable[NewEvent], now: float
 ) -> tuple[tuple[Event, ...], int, str]:
     events: list[Event] = []
     seq, chain = execution.next_seq, execution.chain
@@ -180,7 +180,7 @@ def _appended(
     return tuple(events), seq, chain
 
 
-def _ended(execution: Execution, after: Execution, ending: Ending, now: float) -> Attempt:
+def _ended(execution: Execution, after: Execution, ending: AttemptEnd, now: float) -> Attempt:
     return Attempt(
         execution_id=execution.id,
         number=execution.attempt,

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from praxis_sdk.json_text import text_of
-from praxis_sdk.model import Ending, EventType, Failure, Flag, Level, RetryPolicy, Stop, Terms, Usage
+from praxis_sdk.model import AttemptEnd, EventType, Failure, Flag, Level, Options, RetryPolicy, Stop, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory, Priority, ServiceClass
 from praxis_sdk.store.changes import failure_to_json, usage_to_json
@@ -35,7 +35,7 @@ STOP: Final = _members(Stop)
 FLAG: Final = _members(Flag)
 EVENT_TYPE: Final = _members(EventType)
 LEVEL: Final = _members(Level)
-ENDING: Final = _members(Ending)
+ENDING: Final = _members(AttemptEnd)
 CATEGORY: Final = _members(FailureCategory)
 ERROR_TYPE: Final = _members(ErrorType)
 
@@ -110,7 +110,7 @@ def resources_from_text(text: str) -> Resources:
 
 
 @lru_cache(maxsize=1024)
-def terms_to_text(terms: Terms) -> str:
+def terms_to_text(terms: Options) -> str:
     """Return terms as JSON."""
     retry = terms.retry
     return to_json(
@@ -136,11 +136,11 @@ def terms_to_text(terms: Terms) -> str:
 
 
 @lru_cache(maxsize=1024)
-def terms_from_text(text: str) -> Terms:
+def terms_from_text(text: str) -> Options:
     """Return the terms that `terms_to_text` wrote."""
     document = from_json(text)
     retry = document["retry"]
-    return Terms(
+    return Options(
         requirements=_resources(document["requirements"]),
         priority=PRIORITY[document["priority"]],
         service_class=SERVICE_CLASS[document["service_class"]],

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from praxis_sdk.states import HELD, WAITING
-from praxis_sdk.store.changes import Settled
+from praxis_sdk.states import HELD, PENDING
+from praxis_sdk.store.changes import AppliedChange
 from praxis_sdk.store.protocol import StoreUnavailable
 
 MAX_TOPICS: Final = 4096
@@ -34,7 +34,7 @@ def ended_topic(execution_id: str) -> str:
     return f"ended:{execution_id}"
 
 
-def topics_of(settled: Settled, local_workers: frozenset[str] = frozenset()) -> set[str]:
+def topics_of(settled: AppliedChange, local_workers: frozenset[str] = frozenset()) -> set[str]:
     """Return the topics that a change is news for; for a new execution too (`changes.created`).
 
     Args:
@@ -47,7 +47,7 @@ def topics_of(settled: Settled, local_workers: frozenset[str] = frozenset()) -> 
         topics.add(ended_topic(after.id))
     new = before.next_seq == 0
     moved = new or after.status is not before.status or after.worker_id != before.worker_id
-    if after.status in WAITING:
+    if after.status in PENDING:
         if moved or after.due_at != before.due_at or after.rank != before.rank:
             topics.add(QUEUE)
     elif moved and after.status not in HELD:

@@ -26,7 +26,7 @@ from praxis_sdk.model import (
     Worker,
 )
 from praxis_sdk.states import ExecutionMode, ExecutionStatus
-from praxis_sdk.store.changes import Change, Settled
+from praxis_sdk.store.changes import AppliedChange, Change
 
 
 class StoreUnavailable(PlatformError):
@@ -158,7 +158,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FinishedExecution:
     """An execution that ended, as metrics need it.
 
     Args:
@@ -225,14 +225,14 @@ class Store(Protocol):
             before: only those submitted before this one (its id), to go on from there.
         """
 
-    async def apply(self, changes: Sequence[Change]) -> list[Settled | None]:
+    async def apply(self, changes: Sequence[Change]) -> list[AppliedChange | None]:
         """Change executions, in one transaction; None for each change that does not hold.
 
         Raises:
             UnknownExecution: a change names an execution that there is not; nothing was changed.
         """
 
-    async def schedule(self, scope: RoundScope, decide: Decide) -> list[Settled]:
+    async def schedule(self, scope: RoundScope, decide: Decide) -> list[AppliedChange]:
         """Look at what waits and at the workers, ask what to do, and do it, in one transaction.
 
         What another round or change holds under a lock right now is not seen.
@@ -265,7 +265,7 @@ class Store(Protocol):
         kind: str | None = None,
         control: str | None = None,
         limit: int = 0,
-    ) -> list[Ended]:
+    ) -> list[FinishedExecution]:
         """Return what ended in a time, the latest first; at most `limit` where that is not 0."""
 
     # -- events
@@ -308,7 +308,7 @@ class Store(Protocol):
     async def living_workers(self) -> list[Worker]:
         """Return the workers that hold a lease, those that take no more work included, the first to come first."""
 
-    async def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+    async def expire_workers(self, expired: Mapping[str, float]) -> list[str]:
         """Mark workers lost whose lease expired, and return the ids of all lost ones that hold work.
 
         Args:

@@ -36,7 +36,7 @@ from praxis_sdk.store.encoding import (
     usage_from_text,
     usage_to_text,
 )
-from praxis_sdk.store.protocol import Ended
+from praxis_sdk.store.protocol import FinishedExecution
 
 Row = tuple[Any, ...]
 
@@ -293,10 +293,10 @@ def execution_of(
     )
 
 
-def ended_of(row: Sequence[Any]) -> Ended:
+def ended_of(row: Sequence[Any]) -> FinishedExecution:
     """Return what metrics need, from the values of `ENDED`."""
     failure = row[3]
-    return Ended(
+    return FinishedExecution(
         kind=row[0],
         control=row[1],
         status=STATUS[row[2]],

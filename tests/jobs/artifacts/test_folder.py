@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs.artifacts import ArtifactStore, StoreUnavailable, sweep
+from praxis_sdk.jobs.artifacts import ArtifactStore, ArtifactStoreUnavailable, sweep
 from praxis_sdk.jobs.artifacts.digest import key_of
 from tests.jobs.artifacts.conformance import DAY_S, Referred, StoreConformance
 from tests.jobs.artifacts.conftest import FolderPlace
@@ -60,7 +60,7 @@ async def test_a_write_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(StoreUnavailable, match="No space left on device"):
+    with pytest.raises(ArtifactStoreUnavailable, match="No space left on device"):
         await folder_place.open().put(b"too much")
     monkeypatch.undo()
     assert folder_place.keys() == []
@@ -84,15 +84,15 @@ async def test_a_link_in_place_of_an_object_is_not_followed(folder_place: Folder
     path = folder_place.root / key_of(stored.digest)
     path.unlink()
     path.symlink_to("/etc/passwd")
-    with pytest.raises(StoreUnavailable, match="symbolic link"):
+    with pytest.raises(ArtifactStoreUnavailable, match="symbolic link"):
         await store.read(stored.digest)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(ArtifactStoreUnavailable):
         await store.put(b"root:x:0:0")
 
 
 async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnavailable, match="cannot be used"):
+    with pytest.raises(ArtifactStoreUnavailable, match="cannot be used"):
         await ArtifactStore.open(tmp_path / "file" / "store").put(b"x")
 
 

@@ -11,7 +11,7 @@ import obstore
 import pytest
 
 from praxis_sdk.errors import MissingExtra, ValidationError
-from praxis_sdk.jobs.artifacts import ArtifactChanged, ArtifactStore, S3Options, StoreUnavailable
+from praxis_sdk.jobs.artifacts import ArtifactChanged, ArtifactStore, ArtifactStoreUnavailable, S3Options
 from praxis_sdk.jobs.artifacts.backends.s3 import Bucket
 from praxis_sdk.jobs.artifacts.digest import key_of
 from tests.jobs.artifacts.conformance import MIB, NOBODY, StoreConformance, digest_of
@@ -57,20 +57,20 @@ async def test_the_uri_is_the_objects(s3_place: S3Place) -> None:
 async def test_a_missing_bucket_is_no_missing_artifact(s3: S3Server) -> None:
     store = ArtifactStore.open("s3://nowhere/x", s3=s3.options)
     for call in (store.put(b"x"), store.put(bytes(9 * MIB)), store.read(NOBODY)):
-        with pytest.raises(StoreUnavailable, match="'nowhere' cannot be used"):
+        with pytest.raises(ArtifactStoreUnavailable, match="'nowhere' cannot be used"):
             await call
 
 
 async def test_a_server_that_is_not_there_is_told(s3: S3Server) -> None:
     options = replace(s3.options, endpoint="http://127.0.0.1:9")
-    with pytest.raises(StoreUnavailable, match="cannot be used") as caught:
+    with pytest.raises(ArtifactStoreUnavailable, match="cannot be used") as caught:
         await ArtifactStore.open("s3://bucket", s3=options).stat(NOBODY)
     assert len(str(caught.value)) < 600
 
 
 async def test_an_unencrypted_connection_must_be_allowed(s3: S3Server) -> None:
     store = ArtifactStore.open(f"s3://{BUCKET}", s3=replace(s3.options, allow_http=False))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(ArtifactStoreUnavailable):
         await store.stat(NOBODY)
 
 

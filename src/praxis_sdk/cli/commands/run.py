@@ -204,7 +204,7 @@ class _ToolRun:
         from praxis_sdk.cli.home import Home
         from praxis_sdk.cli.terminal.interrupts import uninterrupted
         from praxis_sdk.control.kinds.tool import KEEP_OUTPUT_BYTES, ToolKind
-        from praxis_sdk.control.lifecycle.submission import Work
+        from praxis_sdk.control.lifecycle.submission import Submission
         from praxis_sdk.execution.arguments.credentials import withhold
         from praxis_sdk.execution.engine import builtin_engines
         from praxis_sdk.execution.output import HEAD_BYTES
@@ -233,7 +233,7 @@ class _ToolRun:
             "timeout": request.context.timeout_s,
         }
         try:
-            outcome: ToolOutcome = await run_directly(kind, Work(kind.name, asked))
+            outcome: ToolOutcome = await run_directly(kind, Submission(kind.name, asked))
         finally:
             try:
                 await uninterrupted(kind.close())

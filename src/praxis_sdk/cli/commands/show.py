@@ -24,7 +24,7 @@ _MOST_CHARS: Final = 4000  # of outputs and requests; --json has all
 
 
 @dataclass(frozen=True)
-class Account:
+class ExecutionReport:
     """What is known of an execution.
 
     Args:
@@ -57,13 +57,13 @@ def show(
     streams: Streams = context.obj
     logs.configure()
 
-    async def account(control: Control) -> Account:
+    async def account(control: Control) -> ExecutionReport:
         from praxis_sdk.cli.input.execution_ids import named
         from praxis_sdk.control.observe.output import with_output
         from praxis_sdk.store import ExecutionFilter
 
         execution = await named(control.store, execution_id)
-        return Account(
+        return ExecutionReport(
             execution=await with_output(
                 control.store, execution, max_bytes=None if as_json else _MOST_OUTPUT_BYTES
             ),
@@ -81,7 +81,7 @@ def show(
     return 0
 
 
-def _document(found: Account) -> dict[str, Any]:
+def _document(found: ExecutionReport) -> dict[str, Any]:
     from praxis_sdk.control.lifecycle.info import execution_to_json, iso
     from praxis_sdk.store.changes import failure_to_json, usage_to_json
 
@@ -120,13 +120,13 @@ def _document(found: Account) -> dict[str, Any]:
     }
 
 
-def _why(found: Account) -> str:
+def _why(found: ExecutionReport) -> str:
     """Say why an execution stands as it does; empty where nothing is to be said."""
     from praxis_sdk.cli.input.moments import write_moment
-    from praxis_sdk.states import WAITING, ExecutionStatus
+    from praxis_sdk.states import PENDING, ExecutionStatus
 
     execution = found.execution
-    if execution.status not in WAITING:
+    if execution.status not in PENDING:
         return execution.reason
     if execution.status is ExecutionStatus.SUBMITTED and execution.due_at is not None:
         until = f"waits until {write_moment(execution.due_at)} UTC"
@@ -136,7 +136,7 @@ def _why(found: Account) -> str:
     return execution.reason or "waits for room on a worker"
 
 
-def _lines(found: Account) -> Iterator[str]:
+def _lines(found: ExecutionReport) -> Iterator[str]:
     from praxis_sdk.cli.input.moments import write_moment, write_span
 
     execution, terms = found.execution, found.execution.terms

@@ -13,7 +13,7 @@ from praxis_sdk.cli.terminal.streams import Streams
 
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
-    from praxis_sdk.cli.input.submission import Submission
+    from praxis_sdk.cli.input.submission import CommandSubmission
     from praxis_sdk.model import Execution
 
 _NO_WORKER = "no worker takes such work now: 'praxis worker' runs one, 'praxis logs -f {}' runs this"
@@ -168,7 +168,7 @@ def submit(
         )
     elif named.runtime is not None:
         from praxis_sdk.cli.input.job_request import JobWords, read_request
-        from praxis_sdk.cli.input.submission import Submission
+        from praxis_sdk.cli.input.submission import CommandSubmission
 
         said = JobWords(
             words=named.words,
@@ -200,7 +200,7 @@ def submit(
             stdin=stdin,
         )
         request = read_request(said, lambda line: None if quiet else streams.say(line, "doubt"))
-        submission = Submission({"kind": "job"}, job=request)
+        submission = CommandSubmission({"kind": "job"}, job=request)
     else:
         submission = _from_file(named.words[0], timeout)
     if retry_exit:
@@ -241,7 +241,7 @@ def report(
     return status
 
 
-async def _submit(control: Control, submission: Submission) -> Execution:
+async def _submit(control: Control, submission: CommandSubmission) -> Execution:
     from praxis_sdk.cli.input.submission import window_of
 
     window = window_of(submission.opens, submission.closes, control.clock.time())
@@ -255,7 +255,7 @@ async def _submit(control: Control, submission: Submission) -> Execution:
     return await control.store.get(kept)
 
 
-def _from_file(name: str, timeout: str | None) -> Submission:
+def _from_file(name: str, timeout: str | None) -> CommandSubmission:
     from praxis_sdk.cli.input.documents import folder_of, read_object
     from praxis_sdk.cli.input.moments import read_duration
     from praxis_sdk.cli.input.submission import submission_of

@@ -25,7 +25,7 @@ _WAITING: Final = "reading standard input until it ends; --no-stdin starts the j
 
 
 @dataclass(frozen=True)
-class StandardInput:
+class GivenInput:
     """What was read.
 
     Args:
@@ -39,7 +39,7 @@ class StandardInput:
 
 def read_standard_input(
     wanted: bool | None, max_bytes: int, tell: Callable[[str], None] = lambda line: None
-) -> StandardInput | None:
+) -> GivenInput | None:
     """Read this process's standard input to its end.
 
     Args:
@@ -60,8 +60,8 @@ def read_standard_input(
             return None
         head = _read(INLINE_BYTES + 1, tell)
         if len(head) <= INLINE_BYTES:
-            return StandardInput(_document(head)) if head else None
-        return StandardInput(file=_spooled(head, max_bytes, tell))
+            return GivenInput(_document(head)) if head else None
+        return GivenInput(file=_spooled(head, max_bytes, tell))
     except OSError as error:
         raise ValidationError(
             f"standard input: {os.strerror(error.errno or 0)}", remedy="give --no-stdin, or < FILE"

@@ -14,7 +14,7 @@ from praxis_sdk.errors import ValidationError
 if TYPE_CHECKING:
     from praxis_sdk.cli.control_plane import Control
     from praxis_sdk.cli.input.job_request import JobRequest
-    from praxis_sdk.control.lifecycle.submission import Schedule
+    from praxis_sdk.control.lifecycle.submission import Window
 
 # What a file may say beside the fields of `Work`, since these are terms of the submission, not of the work.
 TERMS: Final = ("priority", "mode", "opens", "closes", "idempotency_key")
@@ -22,7 +22,7 @@ _NAMELESS: Final = "job"  # a job is named by its execution
 
 
 @dataclass(frozen=True)
-class Submission:
+class CommandSubmission:
     """A submission.
 
     Args:
@@ -40,23 +40,23 @@ class Submission:
     closes: str | float | None = None
     job: JobRequest | None = field(default=None, repr=False)
 
-    def but(self, **terms: Any) -> Submission:
+    def but(self, **terms: Any) -> CommandSubmission:
         """Return it with those terms that are not None."""
         return replace(self, **{name: value for name, value in terms.items() if value is not None})
 
-    def with_work(self, **fields: Any) -> Submission:
+    def with_work(self, **fields: Any) -> CommandSubmission:
         """Return it with those fields of the work that are not None."""
         given = {name: value for name, value in fields.items() if value is not None}
         return replace(self, work={**self.work, **given})
 
-    def labelled(self, labels: Mapping[str, str]) -> Submission:
+    def labelled(self, labels: Mapping[str, str]) -> CommandSubmission:
         """Return it with further labels, which go before those of the same name."""
         own = self.work.get("labels") or {}
         if not labels or not isinstance(own, Mapping):  # what is no mapping is refused with the rest
             return self
         return self.with_work(labels={**own, **labels})
 
-    def retried_on(self, exit_codes: Sequence[int]) -> Submission:
+    def retried_on(self, exit_codes: Sequence[int]) -> CommandSubmission:
         """Return it with exit codes that mean: try again; they replace those of the file."""
         own = self.work.get("retry") or {}
         if not isinstance(own, Mapping):  # what is no mapping is refused with the rest
@@ -72,7 +72,7 @@ class Submission:
         return {**self.work, "request": {**payload, "job_id": _NAMELESS}}
 
 
-def submission_of(document: Mapping[str, Any], folder: Path) -> Submission:
+def submission_of(document: Mapping[str, Any], folder: Path) -> CommandSubmission:
     """Read a submission as a file writes it.
 
     Args:
@@ -92,7 +92,7 @@ def submission_of(document: Mapping[str, Any], folder: Path) -> Submission:
     work = {name: value for name, value in document.items() if name not in TERMS}
     if work.get("kind") == "tool" and isinstance(work.get("request"), Mapping):
         work["request"] = _tool_request(work["request"], folder)
-    return Submission(work, **terms)
+    return CommandSubmission(work, **terms)
 
 
 def tool_submission(
@@ -106,7 +106,7 @@ def tool_submission(
     workspace: Path,
     timeout: str | None,
     allow_mounts: Sequence[Path] = (),
-) -> Submission:
+) -> CommandSubmission:
     """Make the submission of a tool by its contract's file.
 
     Raises:
@@ -131,23 +131,23 @@ def tool_submission(
         request["allow_secrets"] = list(allow_secrets)
     if timeout is not None:
         request["timeout"] = read_duration(timeout, "--timeout")
-    return Submission({"kind": "tool", "request": request})
+    return CommandSubmission({"kind": "tool", "request": request})
 
 
-def window_of(opens: str | float | None, closes: str | float | None, now: float) -> Schedule | None:
+def window_of(opens: str | float | None, closes: str | float | None, now: float) -> Window | None:
     """Return the window that two times make; None where neither is given.
 
     Raises:
         ValidationError: one is no time, or it ends before it begins.
     """
-    from praxis_sdk.control.lifecycle.submission import Schedule
+    from praxis_sdk.control.lifecycle.submission import Window
 
     if opens is None and closes is None:
         return None
     opens_at = None if opens is None else read_moment(opens, "--opens", now)
     closes_at = None if closes is None else read_moment(closes, "--closes", now, after=opens_at)
     try:
-        return Schedule(opens_at, closes_at)
+        return Window(opens_at, closes_at)
     except ValidationError as error:
         message = error.message.replace("schedule.closes_at", "--closes")
         raise ValidationError(message, remedy=error.remedy) from error

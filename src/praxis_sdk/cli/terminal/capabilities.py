@@ -12,7 +12,7 @@ from praxis_sdk.errors import PraxisError
 from praxis_sdk.execution.contract.specs import EngineType
 from praxis_sdk.execution.enforcement import LimitSupports, limits_of
 from praxis_sdk.execution.registry import EngineRegistry
-from praxis_sdk.execution.selection import Offer
+from praxis_sdk.execution.selection import EngineOffer
 
 ANSWER_BOUND_S: Final = 10.0  # an engine that has not answered by then does not work here
 
@@ -89,5 +89,5 @@ async def _ask(name: str, registry: EngineRegistry) -> EngineReport:
         return EngineReport(name, available=False, isolation=isolation, reason=reason)
     except PraxisError as error:
         return EngineReport(name, False, isolation, error.message, error.remedy)
-    offer = Offer.of(EngineType(engine.engine_type), engine.isolation, capabilities)
+    offer = EngineOffer.of(EngineType(engine.engine_type), engine.isolation, capabilities)
     return EngineReport(name, offer.available, isolation, offer.reason, offer.remedy, capabilities)

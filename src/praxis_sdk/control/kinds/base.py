@@ -17,11 +17,11 @@ from praxis_sdk.execution.context import StreamName
 from praxis_sdk.model import (
     NO_RETRIES,
     WORK,
-    Draft,
     EventType,
     Execution,
     Failure,
     Level,
+    NewEvent,
     RetryPolicy,
     Usage,
 )
@@ -85,10 +85,10 @@ class Outcome:
     result: Any = None
     failure: Failure | None = None
     usage: Usage | None = None
-    events: tuple[Draft, ...] = ()
+    events: tuple[NewEvent, ...] = ()
 
 
-Tell = Callable[[Draft], None]
+Tell = Callable[[NewEvent], None]
 Room = asyncio.Future[None] | None  # done when whoever listens takes more
 Listen = Callable[[str, StreamName, bytes], Room]  # is told of an execution's output as it arrives
 Submit = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[str]]
@@ -121,7 +121,7 @@ class AttemptHandle:
     def outside(self, remains: Remains) -> None:
         """Tell for whoever comes later of what is about to be started where this process's death does not end it."""
         data = {REMAINS: remains.to_json(), "token": self.execution.token}
-        self._tell(Draft(EventType.ACTION, f"starts {remains}", data, component="engine"))
+        self._tell(NewEvent(EventType.ACTION, f"starts {remains}", data, component="engine"))
 
     @property
     def idempotency_key(self) -> str:
@@ -153,33 +153,33 @@ class AttemptHandle:
 
     def log(self, line: str, *, level: Level = Level.INFO, component: str = "work", **data: Any) -> None:
         """Append a log line to the stream."""
-        self._tell(Draft(EventType.LOG, line, data, level, component))
+        self._tell(NewEvent(EventType.LOG, line, data, level, component))
 
     def output(self, stream: str, data: bytes) -> None:
         """Append bytes that the work wrote to one of its streams ('stdout', 'stderr'); they are kept as they are."""
         if data:
-            self._tell(Draft(EventType.LOG, "", {"stream": stream}, component=WORK, chunk=data))
+            self._tell(NewEvent(EventType.LOG, "", {"stream": stream}, component=WORK, chunk=data))
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the work is, 0.0 to 1.0."""
         bounded = min(1.0, max(0.0, fraction))
-        self._tell(Draft(EventType.PROGRESS, message, {"progress": bounded}, component="work"))
+        self._tell(NewEvent(EventType.PROGRESS, message, {"progress": bounded}, component="work"))
 
     def checkpoint(self, message: str = "checkpoint") -> None:
         """Tell that what was done so far would not be lost if the attempt ended now."""
-        self._tell(Draft(EventType.PROGRESS, message, {"checkpoint": True}, component="work"))
+        self._tell(NewEvent(EventType.PROGRESS, message, {"checkpoint": True}, component="work"))
 
     def action(self, message: str, *, component: str = "work", **data: Any) -> None:
         """Tell for the audit what was done."""
-        self._tell(Draft(EventType.ACTION, message, data, component=component))
+        self._tell(NewEvent(EventType.ACTION, message, data, component=component))
 
     def decision(self, message: str, *, component: str = "work", **data: Any) -> None:
         """Tell for the audit what was decided, and why."""
-        self._tell(Draft(EventType.DECISION, message, data, component=component))
+        self._tell(NewEvent(EventType.DECISION, message, data, component=component))
 
     def data_access(self, source: str, *, component: str = "work", **data: Any) -> None:
         """Tell for the audit what was read or written outside."""
-        self._tell(Draft(EventType.DATA_ACCESS, source, data, component=component))
+        self._tell(NewEvent(EventType.DATA_ACCESS, source, data, component=component))
 
     async def submit(self, kind: str, request: Mapping[str, Any], **terms: Any) -> str:
         """Submit a child execution, which is cancelled with this one, and return its id.

@@ -10,7 +10,7 @@ from praxis_sdk.control.kinds.base import AttemptHandle, Grace, Listen, Outcome,
 from praxis_sdk.control.lifecycle import failure_policy
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.execution.context import StreamName
-from praxis_sdk.model import Draft, EventType, Execution, RetryPolicy, Usage
+from praxis_sdk.model import EventType, Execution, NewEvent, RetryPolicy, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode
 from praxis_sdk.store.changes import request_digest
@@ -145,7 +145,7 @@ class JobKind:
         """Say what came of a job."""
         result: JobResult = ending
         uses = (
-            Draft(
+            NewEvent(
                 EventType.DATA_ACCESS,
                 f"{use.host}:{use.port}",
                 {"allowed": use.allowed, "sent_bytes": use.sent_bytes, "received_bytes": use.received_bytes},

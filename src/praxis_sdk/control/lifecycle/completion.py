@@ -22,9 +22,9 @@ from praxis_sdk.control.lifecycle.transitions import (
     requeue_preempted,
 )
 from praxis_sdk.control.observe import alerts
-from praxis_sdk.control.workers.supervision import LEASE_LOST, Ended, Held, account_of
+from praxis_sdk.control.workers.supervision import LEASE_LOST, RunningAttempt, SupervisedEnd, account_of
 from praxis_sdk.errors import EngineUnavailable, PraxisError
-from praxis_sdk.model import Ending, Execution, Failure, Stop, Usage
+from praxis_sdk.model import AttemptEnd, Execution, Failure, Stop, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionStatus, FailureCategory
 from praxis_sdk.store import Change
@@ -37,12 +37,12 @@ CUT_OFF: Final = "its worker was cut off from its store, or stood still"
 MOST_FREE_REQUEUES: Final = 3
 
 
-def dependency_held(ended: Ended) -> bool:
+def dependency_held(ended: SupervisedEnd) -> bool:
     """Whether an attempt says that the service that it stands on works."""
     return not isinstance(ended.error, EngineUnavailable)
 
 
-def outcome_of(ended: Ended, kind: Kind, held: Held, wall_s: float) -> Outcome:
+def outcome_of(ended: SupervisedEnd, kind: Kind, held: RunningAttempt, wall_s: float) -> Outcome:
     """Say what an attempt came to.
 
     Args:
@@ -67,7 +67,7 @@ def outcome_of(ended: Ended, kind: Kind, held: Held, wall_s: float) -> Outcome:
 
 
 def change_of(
-    held: Held, ended: Ended, outcome: Outcome, now: float, largest: Resources | None = None
+    held: RunningAttempt, ended: SupervisedEnd, outcome: Outcome, now: float, largest: Resources | None = None
 ) -> Change:
     """Say how the execution changes.
 
@@ -93,7 +93,7 @@ def change_of(
             return give_back(execution, CUT_OFF, outcome.events)
         lost = failure_policy.lease_lost(execution)
         return failure_policy.after_failure(
-            execution, lost, now, usage=outcome.usage, events=outcome.events, ending=Ending.LOST
+            execution, lost, now, usage=outcome.usage, events=outcome.events, ending=AttemptEnd.LOST
         ).change
     if outcome.failure is None:
         return finish(
@@ -123,7 +123,7 @@ def _free_requeues(execution: Execution) -> int:
     return execution.attempt - 1 - execution.retries - execution.preemptions
 
 
-def unconfirmed(held: Held, remains: Remains, outcome: Outcome, now: float) -> Change:
+def unconfirmed(held: RunningAttempt, remains: Remains, outcome: Outcome, now: float) -> Change:
     """Say how an execution changes whose attempt is over, and of which something may still run.
 
     Args:
@@ -187,7 +187,7 @@ def confirmed(execution: Execution, termination: Termination, now: float) -> Cha
     return confirm(verdict.change, proof)
 
 
-def given_back(execution: Execution, now: float) -> Change:
+def requeued(execution: Execution, now: float) -> Change:
     """Say how an execution changes that a worker holds as it ends, and of which nothing runs any more.
 
     Args:
@@ -230,7 +230,7 @@ def _failed(failure: Failure) -> Outcome:
     return Outcome(ExecutionStatus.FAILED, failure=failure)
 
 
-def _timed_out(held: Held) -> Outcome:
+def _timed_out(held: RunningAttempt) -> Outcome:
     message = f"ran longer than its {held.execution.terms.timeout_s:g} s and was killed"
     terms = held.execution.terms
     error_type = failure_policy.classify(FailureCategory.RESOURCE_LIMIT, timed_out=True, retry=terms.retry)

@@ -12,20 +12,20 @@ from praxis_sdk.control.kinds import CancellationRequested, Kinds
 from praxis_sdk.control.lifecycle.info import ExecutionContext, ExecutionInfo
 from praxis_sdk.control.lifecycle.submission import (
     RETRY_OF,
-    Schedule,
-    Work,
+    Submission,
+    Window,
     make_execution,
     read_mode,
     read_priority,
 )
 from praxis_sdk.control.lifecycle.transitions import cancel_running, cancel_unconfirmed, cancel_waiting
-from praxis_sdk.control.scheduling.usage_history import Experience
+from praxis_sdk.control.scheduling.usage_history import UsageHistory
 from praxis_sdk.errors import PlatformError, ValidationError
 from praxis_sdk.ids import new_id
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Batch, Event, EventType, Execution, Stop
-from praxis_sdk.states import WAITING, ExecutionMode, ExecutionStatus, Priority, ServiceClass
-from praxis_sdk.store import ExecutionFilter, Settled, Store
+from praxis_sdk.states import PENDING, ExecutionMode, ExecutionStatus, Priority, ServiceClass
+from praxis_sdk.store import AppliedChange, ExecutionFilter, Store
 
 MAX_WAITING: Final = 1_000_000
 _COUNTS_ARE_GOOD_FOR_S: Final = 1.0
@@ -47,7 +47,7 @@ class ExecutionCoordinator:
         store: where executions live.
         kinds: the kinds of work that are accepted.
         clock: the time.
-        max_waiting: most executions that may wait; then submissions are refused (backpressure).
+        max_pending: most executions that may wait; then submissions are refused (backpressure).
         stopping: told of each attempt whose end is wanted, for workers in this process.
     """
 
@@ -57,15 +57,15 @@ class ExecutionCoordinator:
         kinds: Kinds,
         *,
         clock: Clock | None = None,
-        max_waiting: int = MAX_WAITING,
-        stopping: Callable[[Settled], None] = lambda settled: None,
+        max_pending: int = MAX_WAITING,
+        stopping: Callable[[AppliedChange], None] = lambda settled: None,
     ) -> None:
         self._store = store
         self._kinds = kinds
         self._clock = clock or store.clock
-        self._max_waiting = max_waiting
+        self._max_waiting = max_pending
         self._stopping = stopping
-        self._experience = Experience(store, self._clock)
+        self._experience = UsageHistory(store, self._clock)
         self._waiting_known = (0.0, 0)  # when it was counted, and what came of it
         self._counting: asyncio.Task[None] | None = None
         self._requests: dict[str, Execution] = {}
@@ -76,10 +76,10 @@ class ExecutionCoordinator:
 
     async def submit_execution(
         self,
-        work: Work | Mapping[str, Any],
+        work: Submission | Mapping[str, Any],
         mode: ExecutionMode | str | None = None,
         priority: Priority | str = Priority.NORMAL,
-        schedule: Schedule | None = None,
+        schedule: Window | None = None,
         idempotency_key: str | None = None,
         *,
         parent: Execution | None = None,
@@ -133,7 +133,7 @@ class ExecutionCoordinator:
         fields = dict(terms)
         key = fields.pop("key", None)
         child_id = await self.submit_execution(
-            Work.of({"kind": kind, "request": request, **fields}),
+            Submission.of({"kind": kind, "request": request, **fields}),
             priority=parent.terms.priority,
             idempotency_key=None if key is None else f"child:{parent.id}:{key}",
             parent=parent,
@@ -148,10 +148,10 @@ class ExecutionCoordinator:
 
     async def submit_many(
         self,
-        works: Sequence[Work | Mapping[str, Any]],
+        works: Sequence[Submission | Mapping[str, Any]],
         mode: ExecutionMode | str | None = None,
         priority: Priority | str = Priority.NORMAL,
-        schedule: Schedule | None = None,
+        schedule: Window | None = None,
     ) -> list[str]:
         """Submit many pieces of work, all or none; as `submit_execution`."""
         executions = [await self.prepare(work, mode, priority, schedule) for work in works]
@@ -160,9 +160,9 @@ class ExecutionCoordinator:
     async def submit_batch(
         self,
         name: str,
-        works: Sequence[Work | Mapping[str, Any]],
+        works: Sequence[Submission | Mapping[str, Any]],
         *,
-        schedule: Schedule | None = None,
+        schedule: Window | None = None,
         priority: Priority | str = Priority.NORMAL,
         mode: ExecutionMode | str | None = None,
     ) -> Batch:
@@ -185,7 +185,7 @@ class ExecutionCoordinator:
         executions: list[Execution] = []
         for number, work in enumerate(works, start=1):
             try:
-                prepared = await self.prepare(work, mode, priority, schedule or Schedule(), batch_id=batch.id)
+                prepared = await self.prepare(work, mode, priority, schedule or Window(), batch_id=batch.id)
             except ValidationError as error:
                 raise ValidationError(
                     f"batch, piece {number}: {error.message}", remedy=error.remedy
@@ -197,10 +197,10 @@ class ExecutionCoordinator:
 
     async def prepare(
         self,
-        work: Work | Mapping[str, Any],
+        work: Submission | Mapping[str, Any],
         mode: ExecutionMode | str | None = None,
         priority: Priority | str = Priority.NORMAL,
-        schedule: Schedule | None = None,
+        schedule: Window | None = None,
         **belonging: Any,
     ) -> Execution:
         """Make the execution that a submission asks for, and submit nothing.
@@ -208,7 +208,7 @@ class ExecutionCoordinator:
         Raises:
             ValidationError: the request or a term is not acceptable.
         """
-        wanted = work if isinstance(work, Work) else Work.of(work)
+        wanted = work if isinstance(work, Submission) else Submission.of(work)
         plan = self._kinds.get(wanted.kind).validate(wanted.request, read_mode(mode))
         learned = await self._experience.of(wanted.kind, plan)
         return make_execution(
@@ -224,10 +224,10 @@ class ExecutionCoordinator:
 
     async def create_context(
         self,
-        work: Work | Mapping[str, Any],
+        work: Submission | Mapping[str, Any],
         mode: ExecutionMode | str | None = None,
         priority: Priority | str = Priority.NORMAL,
-        schedule: Schedule | None = None,
+        schedule: Window | None = None,
     ) -> ExecutionContext:
         """Return the context that an execution of this work would have (spec 4, property 1)."""
         return ExecutionContext.of(await self.prepare(work, mode, priority, schedule))
@@ -247,20 +247,20 @@ class ExecutionCoordinator:
         counted_at, waiting = self._waiting_known
         if waiting + count > self._max_waiting:
             raise QueueFull(
-                f"{waiting} executions wait, and at most {self._max_waiting} may (max_waiting)",
+                f"{waiting} executions wait, and at most {self._max_waiting} may (max_pending)",
                 remedy="submit again when some have ended",
             )
         self._waiting_known = counted_at, waiting + count
 
     async def _count_waiting(self) -> None:
         counts = (await self._store.counts()).by_status
-        waiting = sum(number for status, number in counts.items() if status in WAITING)
+        waiting = sum(number for status, number in counts.items() if status in PENDING)
         self._waiting_known = self._clock.monotonic(), waiting
 
     def _remember(self, executions: Sequence[Execution]) -> None:
         """Keep requests for the dispatcher of this process, which would have to read them back."""
         for execution in executions:
-            if execution.status in WAITING:
+            if execution.status in PENDING:
                 self._requests[execution.id] = execution
         while len(self._requests) > _PAGE:
             del self._requests[next(iter(self._requests))]
@@ -306,10 +306,10 @@ class ExecutionCoordinator:
 
     async def run(
         self,
-        work: Work | Mapping[str, Any],
+        work: Submission | Mapping[str, Any],
         mode: ExecutionMode | str | None = None,
         priority: Priority | str = Priority.NORMAL,
-        schedule: Schedule | None = None,
+        schedule: Window | None = None,
         idempotency_key: str | None = None,
     ) -> Execution:
         """Submit work and wait for its end; as `submit_execution`."""
@@ -318,7 +318,7 @@ class ExecutionCoordinator:
         kept = (await self._submit([execution]))[0]
         return await self.wait(kept.id, seen=seen if kept.id == execution.id else 0)
 
-    def told(self, settled: Settled) -> None:
+    def told(self, settled: AppliedChange) -> None:
         """Take note of an end that a worker of this process reported."""
         after = settled.after
         if after.status.final and after.id in self._awaited:
@@ -393,7 +393,7 @@ class ExecutionCoordinator:
                 return True
             if execution.status is ExecutionStatus.CANCELLING:
                 change = cancel_unconfirmed(execution, reason, actor)
-            elif execution.status in WAITING:
+            elif execution.status in PENDING:
                 change = cancel_waiting(execution, reason, self._clock.time(), actor)
             else:
                 change = cancel_running(execution, reason, actor)
@@ -426,7 +426,7 @@ class ExecutionCoordinator:
                 remedy="wait for its end, or cancel it",
             )
         assert old.request is not None
-        work = Work(
+        work = Submission(
             kind=old.kind,
             request=old.request,
             requirements=old.terms.requirements,

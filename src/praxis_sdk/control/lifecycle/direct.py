@@ -15,16 +15,16 @@ from typing import Any
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import AttemptHandle, Grace, Kind, Kinds, Outcome, Plan
 from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
-from praxis_sdk.control.lifecycle.submission import Work, make_execution
+from praxis_sdk.control.lifecycle.submission import Submission, make_execution
 from praxis_sdk.control.lifecycle.transitions import begin_at_once, cancel_running
 from praxis_sdk.control.observe.tracing import Tracing
 from praxis_sdk.control.workers.leases import LEASE_S
 from praxis_sdk.control.workers.liveness import Liveness
-from praxis_sdk.control.workers.worker import Offer, WorkerProcess
+from praxis_sdk.control.workers.worker import WorkerCapacity, WorkerProcess
 from praxis_sdk.errors import PlatformError, PraxisError, TerminationUnconfirmed
 from praxis_sdk.model import NO_RETRIES, Execution
 from praxis_sdk.states import ExecutionMode, ExecutionStatus
-from praxis_sdk.store import Settled, Store, StoreConflict
+from praxis_sdk.store import AppliedChange, Store, StoreConflict
 from praxis_sdk.termination import Termination
 
 
@@ -56,7 +56,7 @@ class DirectRun:
         self._names: list[str] = []  # of the worker, which takes another one when it was lost
         self._ended: Execution | None = None
 
-    async def run(self, work: Work, mode: ExecutionMode | None = None) -> tuple[Execution, Any]:
+    async def run(self, work: Submission, mode: ExecutionMode | None = None) -> tuple[Execution, Any]:
         """Run work to its end; when this returns or raises, also when cancelled, nothing of it is alive.
 
         Returns:
@@ -72,7 +72,7 @@ class DirectRun:
         worker = WorkerProcess(
             self._store,
             Kinds(self._kind),
-            Offer(execution.granted, slots=1, kinds=frozenset()),
+            WorkerCapacity(execution.granted, slots=1, kinds=frozenset()),
             clock=self._clock,
             told=self._told,
             registered=self._registered,
@@ -87,7 +87,7 @@ class DirectRun:
             if self._ended is None:
                 await self._withdraw(execution.id)
 
-    def _execution(self, work: Work, mode: ExecutionMode | None) -> Execution:
+    def _execution(self, work: Submission, mode: ExecutionMode | None) -> Execution:
         work = dataclasses.replace(work, retry=NO_RETRIES)
         plan = self._kind.validate(work.request, mode)
         made = make_execution(work, plan, self._clock.time())
@@ -139,7 +139,7 @@ class DirectRun:
             if worker_id not in self._names:
                 self._names.append(worker_id)
 
-    def _told(self, settled: Settled) -> None:
+    def _told(self, settled: AppliedChange) -> None:
         if settled.after.status.final:
             self._ended = settled.after
             if self._tracing is not None:

@@ -25,13 +25,13 @@ from praxis_sdk.errors import (
     ValidationError,
 )
 from praxis_sdk.model import (
-    Draft,
-    Ending,
+    AttemptEnd,
     EventType,
     Execution,
     Failure,
     Flag,
     Level,
+    NewEvent,
     RetryPolicy,
     Usage,
 )
@@ -70,7 +70,7 @@ _PLAIN: Final = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FailureDecision:
     """What becomes of an execution.
 
     Args:
@@ -255,13 +255,13 @@ def after_failure(
     now: float,
     *,
     usage: Usage | None = None,
-    events: Sequence[Draft] = (),
-    ending: Ending | None = None,
+    events: Sequence[NewEvent] = (),
+    ending: AttemptEnd | None = None,
     timed_out: bool = False,
     outputs: Any = None,
     result: Any = None,
     largest: Resources | None = None,
-) -> Verdict:
+) -> FailureDecision:
     """Decide what becomes of an execution whose attempt failed (spec 4, properties 26 to 29).
 
     Args:
@@ -282,8 +282,8 @@ def after_failure(
     crashed = failure.error_type is ErrorType.CRASH
     told = (*events, _crash_log(execution, failure)) if crashed else tuple(events)
     if execution.status is ExecutionStatus.CANCELLING:
-        return Verdict(transitions.finish_cancelled(execution, now, told, usage))
-    ended = ending or (Ending.TIMED_OUT if timed_out else Ending.FAILED)
+        return FailureDecision(transitions.finish_cancelled(execution, now, told, usage))
+    ended = ending or (AttemptEnd.TIMED_OUT if timed_out else AttemptEnd.FAILED)
     policy = execution.terms.retry
     retryable = failure.error_type is not ErrorType.PERMANENT and failure.error_type in policy.retry_on
     granted = (
@@ -296,7 +296,7 @@ def after_failure(
         change = transitions.retry(
             execution, failure, due_at, granted=granted, usage=usage, events=told, ending=ended
         )
-        return Verdict(_flagged(change, execution, flags))
+        return FailureDecision(_flagged(change, execution, flags))
     # Where nothing was tried again nothing is used up: no retries were wanted, or none was possible.
     escalate = retryable and execution.retries > 0
     if escalate:
@@ -314,10 +314,10 @@ def after_failure(
         flags=flags,
         ending=ended,
     )
-    return Verdict(change, escalate)
+    return FailureDecision(change, escalate)
 
 
-def after_loss(execution: Execution, now: float, *, detail: str = "") -> Verdict:
+def after_loss(execution: Execution, now: float, *, detail: str = "") -> FailureDecision:
     """Decide what becomes of an execution whose worker was lost: a crash, unless its end was wanted anyway.
 
     Args:
@@ -333,7 +333,7 @@ def after_loss(execution: Execution, now: float, *, detail: str = "") -> Verdict
         f"worker lost: {worker} gave no sign of life",
         detail,
     )
-    return after_failure(execution, failure, now, ending=Ending.LOST)
+    return after_failure(execution, failure, now, ending=AttemptEnd.LOST)
 
 
 def lease_lost(execution: Execution) -> Failure:
@@ -345,7 +345,7 @@ def lease_lost(execution: Execution) -> Failure:
     return Failure(FailureCategory.INTERNAL_ERROR, ErrorType.CRASH, LEASE_LOST, message)
 
 
-def _crash_log(execution: Execution, failure: Failure) -> Draft:
+def _crash_log(execution: Execution, failure: Failure) -> NewEvent:
     """The account of a crash, an audit entry: it must outlive the attempt's log lines (spec 4, property 29)."""
     data = {
         "attempt": execution.attempt,
@@ -354,10 +354,10 @@ def _crash_log(execution: Execution, failure: Failure) -> Draft:
         "message": failure.message,
         "detail": failure.detail,
     }
-    return Draft(EventType.ACTION, CRASH_LOG, data, Level.ERROR, COMPONENT)
+    return NewEvent(EventType.ACTION, CRASH_LOG, data, Level.ERROR, COMPONENT)
 
 
-def _escalation(execution: Execution, failure: Failure) -> Draft:
+def _escalation(execution: Execution, failure: Failure) -> NewEvent:
     """The alert that tells people that the retries are used up (spec 4, property 28)."""
     data = {
         "alert": RETRIES_EXHAUSTED,
@@ -368,7 +368,7 @@ def _escalation(execution: Execution, failure: Failure) -> Draft:
     message = (
         f"failed after {execution.retries} of {execution.terms.retry.max_retries} retries: {failure.message}"
     )
-    return Draft(EventType.ALERT, message, data, Level.ERROR, COMPONENT)
+    return NewEvent(EventType.ALERT, message, data, Level.ERROR, COMPONENT)
 
 
 def _flagged(change: Change, execution: Execution, flags: Sequence[Flag]) -> Change:

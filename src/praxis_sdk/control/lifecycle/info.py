@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from praxis_sdk.control.lifecycle.submission import Schedule
+from praxis_sdk.control.lifecycle.submission import Window
 from praxis_sdk.model import Execution, Failure
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ExecutionMode, ExecutionStatus, Priority
@@ -39,7 +39,7 @@ class ExecutionContext:
     data_sources: tuple[str, ...]
     agent_config: Mapping[str, Any] | None
     resource_requirements: Resources
-    schedule: Schedule | None
+    schedule: Window | None
     created_at: datetime
 
     @classmethod
@@ -56,7 +56,7 @@ class ExecutionContext:
             data_sources=tuple(context.get("data_sources", ())),
             agent_config=context.get("agent_config"),
             resource_requirements=terms.requirements,
-            schedule=Schedule(terms.opens_at, terms.closes_at) if windowed else None,
+            schedule=Window(terms.opens_at, terms.closes_at) if windowed else None,
             created_at=moment(execution.submitted_at),
         )
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.lifecycle.coordinator import ExecutionCoordinator
-from praxis_sdk.control.lifecycle.submission import Work
+from praxis_sdk.control.lifecycle.submission import Submission
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import CronSchedule
@@ -74,7 +74,9 @@ class Schedules:
             raise ValidationError("schedule.work.id: each submission has its own", remedy="leave it out")
         now = self._clock.time()
         next_at = next_after(cron, timezone, now)
-        await self._coordinator.prepare(Work.of(work), mode, priority)  # refused now rather than at night
+        await self._coordinator.prepare(
+            Submission.of(work), mode, priority
+        )  # refused now rather than at night
         schedule = CronSchedule(
             id=schedule_id,
             cron=cron,
@@ -122,7 +124,7 @@ class Schedules:
         next_at = next_after(schedule.cron, schedule.timezone, now)
         try:
             execution = await self._coordinator.prepare(
-                Work.of(schedule.work["work"]),
+                Submission.of(schedule.work["work"]),
                 schedule.work.get("mode"),
                 schedule.work.get("priority", "normal"),
                 schedule_id=schedule.id,

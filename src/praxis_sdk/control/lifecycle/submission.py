@@ -14,12 +14,12 @@ from praxis_sdk.control.lifecycle.transitions import rank_of
 from praxis_sdk.control.observe.telemetry import traceparent_of
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.ids import new_id
-from praxis_sdk.model import Execution, RetryPolicy, Terms
+from praxis_sdk.model import Execution, Options, RetryPolicy
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType, ExecutionMode, ExecutionStatus, Priority, ServiceClass
 from praxis_sdk.store.changes import request_digest
 
-__all__ = ["Schedule", "Work", "make_execution", "read_mode", "read_priority", "read_retry_policy"]
+__all__ = ["Submission", "Window", "make_execution", "read_mode", "read_priority", "read_retry_policy"]
 
 MAX_KEY_CHARS: Final = 256
 MAX_LABELS: Final = 32
@@ -31,7 +31,7 @@ _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class Window:
     """When batch work may run; it starts inside this window, and ends there where its duration is known.
 
     Args:
@@ -57,7 +57,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Submission:
     """What is submitted.
 
     Args:
@@ -83,7 +83,7 @@ class Work:
     id: str | None = None
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Work:
+    def of(cls, document: Mapping[str, Any]) -> Submission:
         """Read a submission as a program or a file writes it.
 
         Raises:
@@ -117,16 +117,16 @@ class Work:
         return cls(**values)
 
 
-_FIELDS: Final = tuple(one.name for one in dataclasses.fields(Work))
+_FIELDS: Final = tuple(one.name for one in dataclasses.fields(Submission))
 
 
 def make_execution(
-    work: Work,
+    work: Submission,
     plan: Plan,
     now: float,
     *,
     priority: Priority = Priority.NORMAL,
-    schedule: Schedule | None = None,
+    schedule: Window | None = None,
     idempotency_key: str | None = None,
     requirements: Resources | None = None,
     expected_s: float | None = None,
@@ -152,7 +152,7 @@ def make_execution(
     closes_at = schedule.closes_at if schedule else None
     if closes_at is not None and closes_at <= now:
         raise ValidationError("schedule.closes_at: the window has passed", remedy="choose a later one")
-    terms = Terms(
+    terms = Options(
         requirements=work.requirements or requirements or plan.requirements,
         priority=priority,
         service_class=service_class,
@@ -276,7 +276,7 @@ def _context(plan: Plan, now: float, *, learned: Resources | None) -> dict[str, 
     return context
 
 
-def _check(work: Work, idempotency_key: str | None) -> None:
+def _check(work: Submission, idempotency_key: str | None) -> None:
     if work.id is not None and not _ID.fullmatch(work.id):
         raise ValidationError(
             f"id: {work.id[:140]!r} is no id", remedy="use up to 128 letters, digits, '_', '.', ':', '-'"

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from praxis_sdk.model import Draft, Ending, EventType, Execution, Failure, Flag, Level, Stop, Usage
+from praxis_sdk.model import AttemptEnd, EventType, Execution, Failure, Flag, Level, NewEvent, Stop, Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import (
     HELD,
-    WAITING,
+    PENDING,
     ErrorType,
     ExecutionStatus,
     FailureCategory,
@@ -67,7 +67,7 @@ def release(execution: Execution, now: float) -> Change:
 
 def postpone(execution: Execution, due_at: float, reason: str) -> Change:
     """Let a submitted execution wait until another time, inside its window."""
-    decision = Draft(EventType.DECISION, reason, {"due_at": due_at}, component="scheduler")
+    decision = NewEvent(EventType.DECISION, reason, {"due_at": due_at}, component="scheduler")
     update = {"due_at": due_at}
     return Change(execution.id, frozenset({ExecutionStatus.SUBMITTED}), execution.token, update, (decision,))
 
@@ -93,8 +93,8 @@ def miss_window(execution: Execution, now: float) -> Change:
         "failure": failure,
         "flags": (*execution.flags, Flag.WINDOW_MISSED),
     }
-    told = Draft(EventType.ALERT, message, data, Level.ERROR, "scheduler")
-    return Change(execution.id, WAITING, execution.token, update, (told,))
+    told = NewEvent(EventType.ALERT, message, data, Level.ERROR, "scheduler")
+    return Change(execution.id, PENDING, execution.token, update, (told,))
 
 
 def window_closed(execution: Execution, now: float) -> bool:
@@ -129,7 +129,7 @@ def begin_at_once(execution: Execution, worker_id: str, now: float) -> Change:
 def preempt(execution: Execution, for_id: str) -> Change:
     """Have a running batch attempt stopped, because its room is needed for a real-time execution."""
     message = f"preempted by {for_id}"
-    decision = Draft(EventType.DECISION, message, {"for": for_id}, component="scheduler")
+    decision = NewEvent(EventType.DECISION, message, {"for": for_id}, component="scheduler")
     return Change(
         execution.id,
         frozenset({ExecutionStatus.RUNNING}),
@@ -139,7 +139,7 @@ def preempt(execution: Execution, for_id: str) -> Change:
     )
 
 
-def requeue_preempted(execution: Execution, events: Sequence[Draft], usage: Usage | None) -> Change:
+def requeue_preempted(execution: Execution, events: Sequence[NewEvent], usage: Usage | None) -> Change:
     """Queue a preempted execution again, at its old place, without spending a retry."""
     update: dict[str, Any] = {
         "status": ExecutionStatus.QUEUED,
@@ -150,10 +150,10 @@ def requeue_preempted(execution: Execution, events: Sequence[Draft], usage: Usag
         "usage": usage,
     }
     running = frozenset({ExecutionStatus.RUNNING})
-    return Change(execution.id, running, execution.token, update, tuple(events), Ending.PREEMPTED)
+    return Change(execution.id, running, execution.token, update, tuple(events), AttemptEnd.PREEMPTED)
 
 
-def give_back(execution: Execution, reason: str, events: Sequence[Draft] = ()) -> Change:
+def give_back(execution: Execution, reason: str, events: Sequence[NewEvent] = ()) -> Change:
     """Queue an execution again whose worker ends in good order, without spending a retry."""
     update: dict[str, Any] = {
         "status": ExecutionStatus.QUEUED,
@@ -162,13 +162,13 @@ def give_back(execution: Execution, reason: str, events: Sequence[Draft] = ()) -
         "stop": None,
     }
     running = frozenset({ExecutionStatus.RUNNING})
-    return Change(execution.id, running, execution.token, update, tuple(events), Ending.RELEASED)
+    return Change(execution.id, running, execution.token, update, tuple(events), AttemptEnd.RELEASED)
 
 
 def cancel_waiting(execution: Execution, reason: str, now: float, actor: str) -> Change:
     """End an execution that no worker holds."""
     update = {"status": ExecutionStatus.CANCELLED, "reason": reason, "ended_at": now, "due_at": None}
-    return Change(execution.id, WAITING, execution.token, update, actor=actor)
+    return Change(execution.id, PENDING, execution.token, update, actor=actor)
 
 
 def cancel_running(execution: Execution, reason: str, actor: str) -> Change:
@@ -181,7 +181,7 @@ def cancel_running(execution: Execution, reason: str, actor: str) -> Change:
 def finish_cancelled(
     execution: Execution,
     now: float,
-    events: Sequence[Draft],
+    events: Sequence[NewEvent],
     usage: Usage | None,
     failure: Failure | None = None,
 ) -> Change:
@@ -195,13 +195,13 @@ def finish_cancelled(
         "failure": failure,
     }
     cancelling = frozenset({ExecutionStatus.CANCELLING})
-    return Change(execution.id, cancelling, execution.token, update, tuple(events), Ending.CANCELLED)
+    return Change(execution.id, cancelling, execution.token, update, tuple(events), AttemptEnd.CANCELLED)
 
 
 def hold_unconfirmed(
     execution: Execution,
     reason: str,
-    events: Sequence[Draft],
+    events: Sequence[NewEvent],
     *,
     failure: Failure | None = None,
     usage: Usage | None = None,
@@ -228,7 +228,7 @@ def cancel_unconfirmed(execution: Execution, reason: str, actor: str) -> Change:
     return Change(execution.id, cancelling, execution.token, update, actor=actor)
 
 
-def confirm(change: Change, proof: Draft) -> Change:
+def confirm(change: Change, proof: NewEvent) -> Change:
     """Let a change hold for an execution whose attempt is now confirmed to be gone, and write the proof.
 
     Args:
@@ -249,9 +249,9 @@ def finish(
     result: Any = None,
     failure: Failure | None = None,
     usage: Usage | None = None,
-    events: Sequence[Draft] = (),
+    events: Sequence[NewEvent] = (),
     flags: Sequence[Flag] = (),
-    ending: Ending | None = None,
+    ending: AttemptEnd | None = None,
 ) -> Change:
     """End an execution by what its attempt came to."""
     assert status.final, "only a final status ends an execution"
@@ -271,7 +271,7 @@ def finish(
     if flags:
         update["flags"] = (*execution.flags, *(flag for flag in flags if flag not in execution.flags))
     if usage is not None:
-        events = (*events, Draft(EventType.ACTION, "usage", usage_to_json(usage)))
+        events = (*events, NewEvent(EventType.ACTION, "usage", usage_to_json(usage)))
     running = frozenset({ExecutionStatus.RUNNING})
     ended = _ending_of(status) if ending is None else ending
     return Change(execution.id, running, execution.token, update, tuple(events), ended)
@@ -284,14 +284,14 @@ def retry(
     *,
     granted: Resources | None = None,
     usage: Usage | None = None,
-    events: Sequence[Draft] = (),
-    ending: Ending = Ending.FAILED,
+    events: Sequence[NewEvent] = (),
+    ending: AttemptEnd = AttemptEnd.FAILED,
 ) -> Change:
     """Have a failed execution tried again after a pause, with more resources where `granted` says so."""
     number = execution.retries + 1
     pause_until = {"due_at": due_at, "retry": number, "failure": failure_to_json(failure)}
     message = f"retry {number} of {execution.terms.retry.max_retries}: {failure.message}"
-    told = Draft(EventType.RETRY, message, pause_until, Level.WARN, "failure-policy")
+    told = NewEvent(EventType.RETRY, message, pause_until, Level.WARN, "failure-policy")
     update: dict[str, Any] = {
         "status": ExecutionStatus.SUBMITTED,
         "reason": f"waits for retry {number}: {failure.message}",
@@ -308,13 +308,13 @@ def retry(
     return Change(execution.id, running, execution.token, update, (*events, told), ending)
 
 
-def note(execution_id: str, events: Sequence[Draft], *, token: int | None = None, **update: Any) -> Change:
+def note(execution_id: str, events: Sequence[NewEvent], *, token: int | None = None, **update: Any) -> Change:
     """Append events, and tell progress, a checkpoint or flags beside them; a status does not change so."""
     assert "status" not in update, "a status changes by a transition of its own"
     return Change(execution_id, HELD if token is not None else frozenset(), token, update, tuple(events))
 
 
-def _ending_of(status: ExecutionStatus) -> Ending:
+def _ending_of(status: ExecutionStatus) -> AttemptEnd:
     if status is ExecutionStatus.TIMED_OUT:
-        return Ending.TIMED_OUT
-    return Ending.FAILED if status is ExecutionStatus.FAILED else Ending.COMPLETED
+        return AttemptEnd.TIMED_OUT
+    return AttemptEnd.FAILED if status is ExecutionStatus.FAILED else AttemptEnd.COMPLETED

@@ -14,7 +14,7 @@ from typing import Any, Final
 from praxis_sdk.control.lifecycle.failure_policy import RETRIES_EXHAUSTED
 from praxis_sdk.control.lifecycle.transitions import WINDOW_MISSED
 from praxis_sdk.control.workers.breaker import BreakerChange, BreakerState
-from praxis_sdk.model import Draft, EventType, Execution, Failure, Flag, Level
+from praxis_sdk.model import EventType, Execution, Failure, Flag, Level, NewEvent
 from praxis_sdk.states import FINAL, HELD
 from praxis_sdk.store.changes import Change
 from praxis_sdk.termination import Remains
@@ -102,10 +102,10 @@ class AlertPolicy:
 DEFAULT_POLICY: Final = AlertPolicy()
 
 
-def draft_of(alert: Alert) -> Draft:
+def draft_of(alert: Alert) -> NewEvent:
     """Return an alert as an event of an execution's stream."""
     data = {"alert": str(alert.kind), **alert.data}
-    return Draft(EventType.ALERT, alert.message, data, alert.level, "monitor", alert.at)
+    return NewEvent(EventType.ALERT, alert.message, data, alert.level, "monitor", alert.at)
 
 
 # -- executions

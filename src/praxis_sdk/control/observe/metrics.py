@@ -15,7 +15,7 @@ from typing import Any, Final
 from praxis_sdk.model import Worker, WorkerState
 from praxis_sdk.resources import Resources, total
 from praxis_sdk.states import HELD, ExecutionStatus
-from praxis_sdk.store.protocol import Counts, Ended
+from praxis_sdk.store.protocol import Counts, FinishedExecution
 
 MAX_CONTROLS: Final = 1000  # told apart in averages, those with the most executions
 
@@ -114,7 +114,7 @@ class ExecutionMetrics:
 
 
 def summarise(
-    ended: Sequence[Ended], counts: Counts, workers: Iterable[Worker], since: float, until: float
+    ended: Sequence[FinishedExecution], counts: Counts, workers: Iterable[Worker], since: float, until: float
 ) -> ExecutionMetrics:
     """Return the numbers of a window.
 
@@ -184,7 +184,9 @@ def percent(part: float, whole: float) -> float | None:
     return 100.0 * part / whole if whole > 0 else None
 
 
-def _averages(ended: Iterable[Ended], key: Callable[[Ended], str]) -> dict[str, Average]:
+def _averages(
+    ended: Iterable[FinishedExecution], key: Callable[[FinishedExecution], str]
+) -> dict[str, Average]:
     durations: defaultdict[str, list[float]] = defaultdict(list)
     for execution in ended:
         name = key(execution)
@@ -203,7 +205,9 @@ def _reserved(workers: Iterable[Worker], capacity: Resources) -> ResourceUtiliza
     )
 
 
-def _used(ended: Iterable[Ended], capacity: Resources, since: float, until: float) -> ResourceUtilization:
+def _used(
+    ended: Iterable[FinishedExecution], capacity: Resources, since: float, until: float
+) -> ResourceUtilization:
     """What the last attempts of executions used: their share of it that lies in the window.
 
     Of memory only the peak is known, which is taken for the whole of the attempt: an upper bound.
@@ -231,5 +235,5 @@ def _used(ended: Iterable[Ended], capacity: Resources, since: float, until: floa
     )
 
 
-def _mode_of(execution: Ended) -> str:
+def _mode_of(execution: FinishedExecution) -> str:
     return str(execution.mode) if execution.mode else ""

@@ -12,8 +12,8 @@ from typing import Any, Final
 from praxis_sdk.control.observe.metrics import ExecutionMetrics, ResourceUtilization
 from praxis_sdk.control.workers.breaker import BreakerState
 from praxis_sdk.jobs.executor.metrics import JobMetrics, prometheus_client
-from praxis_sdk.states import HELD, WAITING
-from praxis_sdk.store.changes import Settled
+from praxis_sdk.states import HELD, PENDING
+from praxis_sdk.store.changes import AppliedChange
 
 MAX_NAMES: Final = 50
 OTHER: Final = "other"
@@ -85,7 +85,7 @@ class ControlMetrics:
         self._reserved = made(gauge, "resources_reserved_ratio", "Of the workers' capacity.", ("resource",))
         self._used = made(gauge, "resources_used_ratio", "Of the workers' capacity.", ("resource",))
 
-    def settled(self, settled: Settled) -> None:
+    def settled(self, settled: AppliedChange) -> None:
         """Count a change that held."""
         before, after, attempt = settled.before, settled.after, settled.attempt
         kind = self._bounded("kind", after.kind)
@@ -116,7 +116,7 @@ class ControlMetrics:
 
     def update(self, metrics: ExecutionMetrics) -> None:
         """Tell the numbers of a window; what is not known is not a number on the page."""
-        for status in sorted(WAITING | HELD):
+        for status in sorted(PENDING | HELD):
             self._live.labels(str(status)).set(metrics.by_status.get(status, 0))
         self._oldest.set(metrics.oldest_wait_s or 0.0)
         self._workers.set(metrics.workers)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from praxis_sdk.control.observe.reports import BatchReport, Stretch, plain, seconds
-from praxis_sdk.model import Ending
+from praxis_sdk.model import AttemptEnd
 from praxis_sdk.states import ExecutionStatus
 
 # The class of each status and ending; every colour also has its word beside it.
@@ -24,14 +24,14 @@ COLOUR: Final[Mapping[ExecutionStatus, str]] = {
     ExecutionStatus.TIMED_OUT: "late",
     ExecutionStatus.CANCELLED: "off",
 }
-_COLOUR_OF_ENDING: Final[Mapping[Ending, str]] = {
-    Ending.COMPLETED: "good",
-    Ending.FAILED: "bad",
-    Ending.TIMED_OUT: "late",
-    Ending.CANCELLED: "off",
-    Ending.PREEMPTED: "busy",
-    Ending.RELEASED: "busy",
-    Ending.LOST: "lost",
+_COLOUR_OF_ENDING: Final[Mapping[AttemptEnd, str]] = {
+    AttemptEnd.COMPLETED: "good",
+    AttemptEnd.FAILED: "bad",
+    AttemptEnd.TIMED_OUT: "late",
+    AttemptEnd.CANCELLED: "off",
+    AttemptEnd.PREEMPTED: "busy",
+    AttemptEnd.RELEASED: "busy",
+    AttemptEnd.LOST: "lost",
 }
 
 _WIDTH: Final = 1000
@@ -194,10 +194,10 @@ def _name(worker: str) -> str:
     return worker if len(worker) <= _NAME_CHARS else f"…{worker[1 - _NAME_CHARS :]}"
 
 
-def _legend(endings: set[Ending], y: float) -> list[str]:
+def _legend(endings: set[AttemptEnd], y: float) -> list[str]:
     parts: list[str] = []
     x = float(_LEFT)
-    for ending in Ending:
+    for ending in AttemptEnd:
         if ending in endings:
             parts.append(_bar(x, y - 10, 10, 10, _COLOUR_OF_ENDING[ending], ""))
             parts.append(_label(x + 15, y, ending.replace("_", " ")))

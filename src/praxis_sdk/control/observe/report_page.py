@@ -6,7 +6,15 @@ import html
 from typing import Final
 
 from praxis_sdk.control.observe.report_charts import COLOUR, duration_chart, status_chart, timeline_chart
-from praxis_sdk.control.observe.reports import BatchReport, Entry, facts, moment, plain, result_line, seconds
+from praxis_sdk.control.observe.reports import (
+    BatchReport,
+    ReportEntry,
+    facts,
+    moment,
+    plain,
+    result_line,
+    seconds,
+)
 
 # Nothing that an execution wrote can load or run anything, even if it got past the escaping.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
@@ -87,7 +95,7 @@ def to_html(report: BatchReport) -> str:
 """
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: ReportEntry) -> str:
     return (
         f"<tr><td><code>{_text(entry.id)}</code></td><td>{_text(entry.control)}</td>"
         f'<td class="status"><span class="dot {COLOUR[entry.status]}"></span>{_words(entry.status)}</td>'

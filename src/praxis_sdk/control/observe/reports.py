@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from praxis_sdk.control.observe.metrics import percent, percentile
-from praxis_sdk.model import Attempt, Batch, Ending, Execution
+from praxis_sdk.model import Attempt, AttemptEnd, Batch, Execution
 from praxis_sdk.states import ExecutionStatus
 
 MAX_RESULT_CHARS: Final = 200
@@ -24,7 +24,7 @@ _MARKDOWN_SPECIAL: Final = frozenset("\\`*_{}[]<>()#+!|~&")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReportEntry:
     """One execution of a batch.
 
     Args:
@@ -79,7 +79,7 @@ class Stretch:
     worker_id: str
     started_at: float
     ended_at: float
-    ending: Ending
+    ending: AttemptEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class BatchReport:
     made_at: float
     complete: bool
     summary: Summary
-    entries: tuple[Entry, ...]
+    entries: tuple[ReportEntry, ...]
     stretches: tuple[Stretch, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -194,13 +194,13 @@ def report_batch(
     )
 
 
-def _entry(execution: Execution, attempts: Sequence[Attempt], now: float) -> Entry:
+def _entry(execution: Execution, attempts: Sequence[Attempt], now: float) -> ReportEntry:
     usages = [attempt.usage for attempt in attempts if attempt.usage is not None]
     cpu_s = [usage.cpu_s for usage in usages if usage.cpu_s is not None]
     memory = [usage.peak_memory_bytes for usage in usages if usage.peak_memory_bytes is not None]
     failure = None if execution.status.succeeded else execution.failure
     started = execution.started_at
-    return Entry(
+    return ReportEntry(
         id=execution.id,
         kind=execution.kind,
         control=execution.control,
@@ -231,7 +231,7 @@ def _entry(execution: Execution, attempts: Sequence[Attempt], now: float) -> Ent
     )
 
 
-def _summary(batch: Batch, entries: Sequence[Entry], now: float) -> Summary:
+def _summary(batch: Batch, entries: Sequence[ReportEntry], now: float) -> Summary:
     ended = [entry for entry in entries if entry.status.final]
     judged = [entry for entry in ended if entry.status is not ExecutionStatus.CANCELLED]
     failed = [e for e in judged if e.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMED_OUT)]
@@ -298,7 +298,7 @@ def facts(report: BatchReport) -> list[tuple[str, str]]:
     ]
 
 
-def result_line(entry: Entry) -> str:
+def result_line(entry: ReportEntry) -> str:
     """Return an execution's result in one bounded line: why it failed, or what it returned."""
     if entry.error is not None:
         return _short(f"{entry.error['code']}: {entry.error['message']}")

@@ -18,7 +18,7 @@ from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import Change, Round, RoundScope, Settled, Store
+from praxis_sdk.store import AppliedChange, Change, Round, RoundScope, Store
 
 FEWEST_CANDIDATES: Final = 16
 CANDIDATES: Final = 256
@@ -55,8 +55,8 @@ class Dispatcher:
         *,
         with_request: Callable[[Execution], Awaitable[Execution]],
         accept: Callable[[], dict[str, Accept]],
-        stopping: Callable[[Settled], None] = lambda settled: None,
-        told: Callable[[Settled], None] = lambda settled: None,
+        stopping: Callable[[AppliedChange], None] = lambda settled: None,
+        told: Callable[[AppliedChange], None] = lambda settled: None,
         policy: SchedulerPolicy = POLICY,
     ) -> None:
         self._store = store
@@ -139,7 +139,7 @@ class Dispatcher:
         self._gather_s = min(_LONGEST_GATHERING_S, (now - began) / _ROUNDS_SHARE) if left_behind else 0.0
         return min(moments, default=None)
 
-    async def _decide(self, scope: RoundScope) -> tuple[Decision, int, Sequence[Settled]]:
+    async def _decide(self, scope: RoundScope) -> tuple[Decision, int, Sequence[AppliedChange]]:
         made: list[tuple[Decision, int]] = []
 
         def ask(seen: Round) -> Sequence[Change]:
@@ -152,7 +152,7 @@ class Dispatcher:
         self._note_plans(settled)
         return decision, seen, settled
 
-    def _note_plans(self, settled: Sequence[Settled]) -> None:
+    def _note_plans(self, settled: Sequence[AppliedChange]) -> None:
         """Remember when windowed work will run, so that the next plan goes around it."""
         now = self._clock.time()
         if self._planned:
@@ -164,7 +164,7 @@ class Dispatcher:
             if lasts_s is not None:
                 self._planned[after.id] = Committed(after.due_at, after.due_at + lasts_s, after.granted)
 
-    async def _hand_over(self, settled: Sequence[Settled], accept: dict[str, Accept]) -> None:
+    async def _hand_over(self, settled: Sequence[AppliedChange], accept: dict[str, Accept]) -> None:
         begun: list[tuple[Accept, Execution]] = []
         for one in settled:
             after = one.after

@@ -15,7 +15,7 @@ from typing import Final
 from praxis_sdk.model import Usage
 from praxis_sdk.resources import Resources
 from praxis_sdk.states import ErrorType
-from praxis_sdk.store.protocol import Ended
+from praxis_sdk.store.protocol import FinishedExecution
 
 _MIB: Final = 1 << 20
 _CPU_STEP: Final = 0.05  # cores are recommended in steps, so that shapes stay few
@@ -46,7 +46,7 @@ RULES: Final = LearningRules()
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Estimate:
     """What history teaches of a control.
 
     Args:
@@ -80,10 +80,10 @@ class Lesson:
         )
 
 
-NOTHING_LEARNED: Final = Lesson()
+NOTHING_LEARNED: Final = Estimate()
 
 
-def learn(history: Iterable[Ended], rules: LearningRules = RULES) -> Lesson:
+def learn(history: Iterable[FinishedExecution], rules: LearningRules = RULES) -> Estimate:
     """Learn from executions of one control.
 
     Args:
@@ -116,7 +116,7 @@ def learn(history: Iterable[Ended], rules: LearningRules = RULES) -> Lesson:
         if usage.network_bytes is not None
     ]
     storage = [usage.storage_bytes / _MIB for usage in usages if usage.storage_bytes is not None]
-    return Lesson(
+    return Estimate(
         samples=len(seconds),
         expected_s=statistics.median(seconds) if len(seconds) >= rules.least_samples else None,
         cpu_cores=_stepped(_needed(cores, rules), _CPU_STEP),
@@ -126,7 +126,7 @@ def learn(history: Iterable[Ended], rules: LearningRules = RULES) -> Lesson:
     )
 
 
-def _seconds(one: Ended) -> float | None:
+def _seconds(one: FinishedExecution) -> float | None:
     if one.usage is not None and one.usage.wall_s > 0:
         return one.usage.wall_s
     return None if one.started_at is None else max(0.0, one.ended_at - one.started_at)

@@ -35,7 +35,7 @@ from praxis_sdk.control.scheduling.packing import (
     plus,
     room_of,
 )
-from praxis_sdk.model import Draft, EventType, Execution, Level, Worker
+from praxis_sdk.model import EventType, Execution, Level, NewEvent, Worker
 from praxis_sdk.resources import total
 from praxis_sdk.states import ExecutionStatus, ServiceClass
 from praxis_sdk.store.changes import Change
@@ -164,7 +164,7 @@ def _due(
         expected_s = execution.terms.expected_s or 0.0
         lasts_s = max(expected_s, min(lasts_s, closes_at - seen.now))  # a tight window has no margin
         items.append(windows.Item(execution.id, seen.now, closes_at, lasts_s, execution.granted))
-    plan = _plan(seen, policy, items, committed) if items else windows.Plan({}, frozenset(), 0.0)
+    plan = _plan(seen, policy, items, committed) if items else windows.WindowPlan({}, frozenset(), 0.0)
     changes = missed
     released = 0
     for execution in due:
@@ -175,7 +175,7 @@ def _due(
             continue
         change = _released(execution, seen.now)
         if execution.id in plan.late:
-            told = Draft(
+            told = NewEvent(
                 EventType.DECISION,
                 "is not expected to end inside its window",
                 {"closes_at": execution.terms.closes_at, "expected_s": execution.terms.expected_s},
@@ -211,7 +211,7 @@ def _plan(
     policy: SchedulerPolicy,
     items: Sequence[windows.Item],
     committed: Sequence[windows.Committed],
-) -> windows.Plan:
+) -> windows.WindowPlan:
     busy = list(committed)
     for execution in (*seen.waiting, *seen.running):
         lasts_s = planned_s(execution, policy)
@@ -320,7 +320,7 @@ class _Filling:
         told = reason if reason in (TOO_LARGE, NO_WORKER, CLOCK_IN_DOUBT) else ""
         level = Level.WARN if told else Level.INFO
         data = {"requirements": execution.granted.to_json(), "kind": execution.kind}
-        draft = Draft(EventType.DECISION, reason, data, level, "scheduler")
+        draft = NewEvent(EventType.DECISION, reason, data, level, "scheduler")
         self.changes.append(_reasoned(execution, told, draft))
 
     def _keep(self, worker_id: str, execution: Execution) -> None:
@@ -380,7 +380,7 @@ class _Filling:
         return best[1] if best is not None else None
 
 
-def _reasoned(execution: Execution, reason: str, draft: Draft) -> Change:
+def _reasoned(execution: Execution, reason: str, draft: NewEvent) -> Change:
     queued = frozenset({ExecutionStatus.QUEUED})
     return Change(execution.id, queued, execution.token, {"reason": reason}, (draft,))
 
@@ -400,6 +400,6 @@ def _make_room(seen: Round, filled: _Filling) -> list[Change]:
         if eviction.execution.reason != reason:
             stopped = [victim.id for victim in eviction.victims]
             data = {"worker": eviction.worker_id, "preempts": stopped}
-            told = Draft(EventType.DECISION, reason, data, component="scheduler")
+            told = NewEvent(EventType.DECISION, reason, data, component="scheduler")
             changes.append(_reasoned(eviction.execution, reason, told))
     return changes

@@ -7,7 +7,7 @@ from typing import Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import Plan
-from praxis_sdk.control.scheduling.estimates import NOTHING_LEARNED, RULES, Lesson, learn
+from praxis_sdk.control.scheduling.estimates import NOTHING_LEARNED, RULES, Estimate, learn
 from praxis_sdk.resources import Resources
 from praxis_sdk.store import Store
 
@@ -30,7 +30,7 @@ class Learned:
     expected_s: float | None
 
 
-class Experience:
+class UsageHistory:
     """Lessons per control, as old as `GOOD_FOR_S` at most (spec 4, property 32).
 
     Args:
@@ -41,7 +41,7 @@ class Experience:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._lessons: dict[tuple[str, str], tuple[float, Lesson]] = {}
+        self._lessons: dict[tuple[str, str], tuple[float, Estimate]] = {}
 
     async def of(self, kind: str, plan: Plan) -> Learned:
         """Return what history teaches of the work that a plan is about."""
@@ -49,7 +49,7 @@ class Experience:
         recommended = lesson.recommended(plan.requirements) if plan.learns else None
         return Learned(recommended, lesson.expected_s)
 
-    async def _lesson(self, kind: str, control: str) -> Lesson:
+    async def _lesson(self, kind: str, control: str) -> Estimate:
         now = self._clock.monotonic()
         known = self._lessons.get((kind, control))
         if known is not None and now < known[0]:

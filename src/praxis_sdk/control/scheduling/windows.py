@@ -59,7 +59,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WindowPlan:
     """When work with windows starts.
 
     Args:
@@ -80,7 +80,7 @@ def plan(
     capacity: Resources | None = None,
     slots: int = 0,
     committed: Sequence[Committed] = (),
-) -> Plan:
+) -> WindowPlan:
     """Find start times inside the windows, with the least peak (spec 4, properties 37 and 38).
 
     Args:
@@ -96,7 +96,7 @@ def plan(
         order of the deadlines; work that is larger than the whole starts when its window opens.
     """
     if not items:
-        return Plan({}, frozenset(), 0.0)
+        return WindowPlan({}, frozenset(), 0.0)
     jobs = [_Job(item, now) for item in items]
     bounded = capacity is not None
     if capacity is None:
@@ -115,7 +115,7 @@ def plan(
     late = frozenset(job.item.id for job in jobs if starts[job.item.id] > job.latest_start + 1e-6)
     if bounded and len(small) < len(jobs):
         peak = max(peak, *(_share(job.need, whole) for job in jobs))
-    return Plan(starts, late, peak)
+    return WindowPlan(starts, late, peak)
 
 
 class _Job:

@@ -20,7 +20,7 @@ from praxis_sdk.control.lifecycle.transitions import note
 from praxis_sdk.errors import PraxisError, ValidationError
 from praxis_sdk.execution.output import CHUNK_BYTES, HEAD_BYTES, TAIL_BYTES, KeptStream
 from praxis_sdk.log import get_logger
-from praxis_sdk.model import WORK, Draft, EventType, Level
+from praxis_sdk.model import WORK, EventType, Level, NewEvent
 from praxis_sdk.store import Change, Store
 
 GATHER_S: Final = 0.05
@@ -56,7 +56,7 @@ class Piece:
 
 
 @dataclass(eq=False)
-class Notebook:
+class AttemptBuffer:
     """What one attempt told and is not written yet.
 
     Args:
@@ -69,7 +69,7 @@ class Notebook:
     token: int
     number: int = 1
     max_bytes: int = MAX_BYTES
-    entries: list[Draft | Piece] = field(default_factory=list)
+    entries: list[NewEvent | Piece] = field(default_factory=list)
     entries_bytes: int = 0
     told_bytes: int = 0
     truncated: bool = False
@@ -81,7 +81,7 @@ class Notebook:
     )  # the last piece of each stream among the entries
     _pieces: int = 0  # among the entries
 
-    def add(self, draft: Draft) -> None:
+    def add(self, draft: NewEvent) -> None:
         """Take an entry that is no output; one line more than it may tell says so, and the rest is dropped."""
         if draft.type is EventType.LOG:
             self.told_bytes += ROW_BYTES + len(draft.message.encode("utf-8", "surrogatepass"))
@@ -153,23 +153,23 @@ class Notebook:
                     f"{left_out} bytes of {stream} are left out here: its beginning and its end are kept"
                 )
                 data = {"stream": stream, "left_out_bytes": left_out, "attempt": self.number}
-                self.entries.append(Draft(EventType.LOG, message, data, Level.WARN, "control", at))
+                self.entries.append(NewEvent(EventType.LOG, message, data, Level.WARN, "control", at))
             for begin in range(0, len(tail), CHUNK_BYTES):
                 self.entries.append(Piece(stream, at, bytearray(tail[begin : begin + CHUNK_BYTES])))
         self._streams.clear()
 
-    def _draft(self, entry: Draft | Piece) -> Draft:
-        if isinstance(entry, Draft):
+    def _draft(self, entry: NewEvent | Piece) -> NewEvent:
+        if isinstance(entry, NewEvent):
             return entry
         data: dict[str, Any] = {"stream": entry.stream}
         if self.number > 1:
             data["attempt"] = self.number
-        return Draft(EventType.LOG, "", data, Level.INFO, WORK, entry.at, bytes(entry.data))
+        return NewEvent(EventType.LOG, "", data, Level.INFO, WORK, entry.at, bytes(entry.data))
 
 
-def _parts(drafts: Iterator[Draft]) -> Iterator[list[Draft]]:
+def _parts(drafts: Iterator[NewEvent]) -> Iterator[list[NewEvent]]:
     """Split drafts where their pieces become too much for one change."""
-    part: list[Draft] = []
+    part: list[NewEvent] = []
     size = 0
     for draft in drafts:
         part.append(draft)
@@ -181,7 +181,7 @@ def _parts(drafts: Iterator[Draft]) -> Iterator[list[Draft]]:
         yield part
 
 
-class Journal:
+class EventWriter:
     """Gathers and writes what all attempts of one worker tell.
 
     Args:
@@ -194,13 +194,13 @@ class Journal:
         self._store = store
         self._clock = clock
         self._gather_s = gather_s
-        self._open: dict[Notebook, None] = {}  # those with something to write, in order
+        self._open: dict[AttemptBuffer, None] = {}  # those with something to write, in order
         self._unwritten: list[Change] = []  # what the store could not take, older than all that is open
         self._being_written: frozenset[str] = frozenset()  # the executions
         self._told = asyncio.Event()
         self._writing = asyncio.Lock()
 
-    def tell(self, notebook: Notebook, draft: Draft) -> None:
+    def tell(self, notebook: AttemptBuffer, draft: NewEvent) -> None:
         """Take a draft; it is written soon, and with the end of the attempt at the latest."""
         now = self._clock.time()
         if draft.chunk:
@@ -215,7 +215,7 @@ class Journal:
         self._open[notebook] = None
         self._told.set()
 
-    async def take(self, notebook: Notebook) -> list[Change]:
+    async def take(self, notebook: AttemptBuffer) -> list[Change]:
         """Return what is still to be written of an attempt that has ended, to be written with its end."""
         if notebook.entries_bytes > MAX_CHANGE_BYTES:
             await self.flush()
@@ -309,13 +309,13 @@ def _batches(changes: Sequence[Change]) -> Iterator[tuple[int, list[Change]]]:
             batch, size = [], 0
 
 
-def _timed(draft: Draft, at: float) -> Draft:
+def _timed(draft: NewEvent, at: float) -> NewEvent:
     message = draft.message
     if len(message) > MAX_LINE_CHARS:
         message = message[:MAX_LINE_CHARS] + " [line truncated]"
-    return Draft(draft.type, message, draft.data, draft.level, draft.component, draft.at or at)
+    return NewEvent(draft.type, message, draft.data, draft.level, draft.component, draft.at or at)
 
 
-def _truncated(max_bytes: int, at: float) -> Draft:
+def _truncated(max_bytes: int, at: float) -> NewEvent:
     message = f"the log of this attempt is full ({max_bytes} bytes); its further lines are not kept"
-    return Draft(EventType.LOG, message, {"truncated": True}, Level.WARN, "control", at)
+    return NewEvent(EventType.LOG, message, {"truncated": True}, Level.WARN, "control", at)

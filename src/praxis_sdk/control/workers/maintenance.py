@@ -25,7 +25,7 @@ from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import Execution, Flag, Worker
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import Change, ExecutionFilter, Settled, Store
+from praxis_sdk.store import AppliedChange, Change, ExecutionFilter, Store
 from praxis_sdk.termination import Remains
 
 ROUND_S: Final = 5.0
@@ -40,7 +40,7 @@ events = get_logger("praxis.control")
 Notify = Callable[[Alert], None]
 
 
-class Keeper:
+class Maintenance:
     """Looks after an installation.
 
     Args:
@@ -66,7 +66,7 @@ class Keeper:
         *,
         running: Callable[[], Sequence[Execution]],
         notify: Notify = lambda alert: None,
-        told: Callable[[Settled], None] = lambda settled: None,
+        told: Callable[[AppliedChange], None] = lambda settled: None,
         unconfirmed: Callable[[], None] = lambda: None,
         gone: Callable[[Sequence[Worker]], Awaitable[Sequence[Worker]]] | None = None,
         scaler: Scaler | None = None,
@@ -133,7 +133,7 @@ class Keeper:
         gone = self._leases.expired(workers, asked, self._clock.monotonic())
         if self._gone is not None:
             gone |= {worker.id: worker.lease_until for worker in await self._gone(workers)}
-        for worker_id in await self._store.lose_workers(gone):
+        for worker_id in await self._store.expire_workers(gone):
             held = await self._store.held(worker_id)
             self._tell(alerts.worker_lost(worker_id, [one.id for one in held], self._clock.time()))
             changes = [await self._after_loss(one) for one in held]
@@ -178,7 +178,7 @@ class Keeper:
                     replace(schedule, next_at=next_at, created_at=now, last_at=None)
                 )
 
-    def note_end(self, settled: Settled) -> None:
+    def note_end(self, settled: AppliedChange) -> None:
         """Take note of a change: whoever waits is told, and people are where retries are used up."""
         self._told(settled)
         after = settled.after

@@ -20,7 +20,7 @@ from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import EventType, Execution
 from praxis_sdk.states import ExecutionStatus
-from praxis_sdk.store import EventFilter, ExecutionFilter, Settled, Store
+from praxis_sdk.store import AppliedChange, EventFilter, ExecutionFilter, Store
 from praxis_sdk.termination import Remains
 
 FIRST_PAUSE_S: Final = 0.5
@@ -55,7 +55,7 @@ class Pursuit:
         kinds: Kinds,
         clock: Clock,
         *,
-        told: Callable[[Settled], None] = lambda settled: None,
+        told: Callable[[AppliedChange], None] = lambda settled: None,
     ) -> None:
         self._store = store
         self._kinds = kinds

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import AttemptHandle, Grace
-from praxis_sdk.control.workers.event_writer import Notebook
+from praxis_sdk.control.workers.event_writer import AttemptBuffer
 from praxis_sdk.log import get_logger
-from praxis_sdk.model import Draft, EventType, Execution, Level
+from praxis_sdk.model import EventType, Execution, Level, NewEvent
 from praxis_sdk.termination import Remains, Termination
 
 LEASE_LOST: Final = "lease_lost"  # why an attempt is stopped whose worker may not hold it any longer
@@ -28,7 +28,7 @@ events = get_logger("praxis.control")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class SupervisedEnd:
     """How an attempt's work ended.
 
     Args:
@@ -45,12 +45,12 @@ class Ended:
     error: BaseException | None = None
     forced: str = ""
     timed_out: bool = False
-    proof: tuple[Draft, ...] = ()
+    proof: tuple[NewEvent, ...] = ()
     remains: Remains | None = None
 
 
 @dataclass(eq=False)
-class Held:
+class RunningAttempt:
     """An attempt in the hands of a worker.
 
     Args:
@@ -66,7 +66,7 @@ class Held:
 
     execution: Execution
     handle: AttemptHandle
-    notebook: Notebook
+    notebook: AttemptBuffer
     began: float
     stop: str | None = None
     alerted: bool = False
@@ -92,7 +92,9 @@ class Held:
             self.hurrying.set_result(None)
 
 
-async def supervise(held: Held, work: asyncio.Task[Any], grace: Grace, clock: Clock) -> Ended:
+async def supervise(
+    held: RunningAttempt, work: asyncio.Task[Any], grace: Grace, clock: Clock
+) -> SupervisedEnd:
     """Wait for the end of an attempt, and bring it about where it is wanted or overdue.
 
     Args:
@@ -121,8 +123,8 @@ async def supervise(held: Held, work: asyncio.Task[Any], grace: Grace, clock: Cl
 
 
 async def _made_to_end(
-    held: Held, work: asyncio.Task[Any], grace: Grace, clock: Clock, *, timed_out: bool
-) -> Ended:
+    held: RunningAttempt, work: asyncio.Task[Any], grace: Grace, clock: Clock, *, timed_out: bool
+) -> SupervisedEnd:
     began = clock.monotonic()
     if held.within_s is not None:
         grace = grace.within(held.within_s)
@@ -144,10 +146,10 @@ async def _made_to_end(
     termination = held.handle.termination
     told = account_of(termination, f"ended by {means} after {after_s:.3f} s", data)
     ended = _by_itself(work)
-    return Ended(ended.ending, ended.error, means, timed_out, (told,), termination.pursued)
+    return SupervisedEnd(ended.ending, ended.error, means, timed_out, (told,), termination.pursued)
 
 
-def account_of(termination: Termination, deed: str, data: Mapping[str, Any]) -> Draft:
+def account_of(termination: Termination, deed: str, data: Mapping[str, Any]) -> NewEvent:
     """Return the proof of termination where there is evidence, else an account of what is known.
 
     Args:
@@ -157,16 +159,16 @@ def account_of(termination: Termination, deed: str, data: Mapping[str, Any]) -> 
     """
     if termination.confirmed:
         message = f"{deed}; nothing of it is left: {termination.evidence}"
-        return Draft(
+        return NewEvent(
             EventType.PROOF, message, {**data, "evidence": termination.evidence}, component="supervision"
         )
     message = f"{deed}, not confirmed: {termination.known}"
-    return Draft(
+    return NewEvent(
         EventType.ACTION, message, {**data, "known": termination.known}, Level.WARN, component="supervision"
     )
 
 
-async def _killed(held: Held, work: asyncio.Task[Any], clock: Clock) -> None:
+async def _killed(held: RunningAttempt, work: asyncio.Task[Any], clock: Clock) -> None:
     """Kill an attempt and wait until it is dead, however long that takes."""
     while not work.done():
         work.cancel()
@@ -186,8 +188,8 @@ async def _first(clock: Clock, seconds: float, *wanted: asyncio.Future[Any]) -> 
         sleeping.cancel()
 
 
-def _by_itself(work: asyncio.Task[Any]) -> Ended:
+def _by_itself(work: asyncio.Task[Any]) -> SupervisedEnd:
     if work.cancelled():
-        return Ended(error=asyncio.CancelledError())
+        return SupervisedEnd(error=asyncio.CancelledError())
     error = work.exception()
-    return Ended(work.result()) if error is None else Ended(error=error)
+    return SupervisedEnd(work.result()) if error is None else SupervisedEnd(error=error)

@@ -21,19 +21,19 @@ from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import AttemptHandle, Kinds, Outcome
 from praxis_sdk.control.lifecycle import completion as endings
 from praxis_sdk.control.lifecycle.transitions import note
-from praxis_sdk.control.offer import Offer
+from praxis_sdk.control.offer import WorkerCapacity
 from praxis_sdk.control.workers.breaker import BreakerOpen, Breakers, Permit
-from praxis_sdk.control.workers.event_writer import REFUSED, Journal, Notebook
+from praxis_sdk.control.workers.event_writer import REFUSED, AttemptBuffer, EventWriter
 from praxis_sdk.control.workers.heartbeat import Heartbeat, StallWatch
 from praxis_sdk.control.workers.leases import LEASE_S, Lease
-from praxis_sdk.control.workers.supervision import LEASE_LOST, Ended, Held, supervise
+from praxis_sdk.control.workers.supervision import LEASE_LOST, RunningAttempt, SupervisedEnd, supervise
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.ids import new_id
 from praxis_sdk.log import get_logger
-from praxis_sdk.model import Draft, EventType, Execution, Level, Stop, Worker, WorkerState
+from praxis_sdk.model import EventType, Execution, Level, NewEvent, Stop, Worker, WorkerState
 from praxis_sdk.resources import total
 from praxis_sdk.states import HELD
-from praxis_sdk.store import Change, ExecutionFilter, Settled, Store
+from praxis_sdk.store import AppliedChange, Change, ExecutionFilter, Store
 from praxis_sdk.store.protocol import StoreGone
 from praxis_sdk.supervisor import Supervisor
 
@@ -43,13 +43,13 @@ _LEAVE: Final = "worker_ends"
 _MOST_REPORTED: Final = 10_000
 _MOST_LOOKS: Final = 10
 
-__all__ = ["LEASE_S", "Offer", "WorkerProcess"]
+__all__ = ["LEASE_S", "WorkerCapacity", "WorkerProcess"]
 
 events = get_logger("praxis.control")
 
 Children = Callable[[Execution, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[str]]
 Await = Callable[[str], Awaitable[Execution]]
-Told = Callable[[Settled], None]
+Told = Callable[[AppliedChange], None]
 
 
 class WorkerProcess:
@@ -75,7 +75,7 @@ class WorkerProcess:
         self,
         store: Store,
         kinds: Kinds,
-        offer: Offer,
+        offer: WorkerCapacity,
         *,
         clock: Clock | None = None,
         breakers: Breakers | None = None,
@@ -98,8 +98,8 @@ class WorkerProcess:
         self._children = children
         self._wait = wait
         self._host = host or socket.gethostname()
-        self._journal = Journal(store, self._clock)
-        self._held: dict[str, tuple[Held, asyncio.Task[None]]] = {}
+        self._journal = EventWriter(store, self._clock)
+        self._held: dict[str, tuple[RunningAttempt, asyncio.Task[None]]] = {}
         self._reported: dict[str, None] = {}  # the attempts that ended here, the first first
         self._idle = asyncio.Event()
         self._idle.set()
@@ -193,7 +193,7 @@ class WorkerProcess:
             held = await self._store.held(worker_id)
             if not held:
                 return
-            await self._store.apply([endings.given_back(one, self._clock.time()) for one in held])
+            await self._store.apply([endings.requeued(one, self._clock.time()) for one in held])
 
     async def resize(self, slots: int) -> None:
         """Change how many attempts it runs at once; those that run go on (spec 4, property 19)."""
@@ -211,7 +211,7 @@ class WorkerProcess:
         return len(self._held)
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[RunningAttempt]:
         """The attempts that it holds."""
         return [held for held, _ in self._held.values()]
 
@@ -293,7 +293,7 @@ class WorkerProcess:
         if not self.given_up.done():
             self.given_up.set_result(error)
 
-    def _stuck(self) -> list[Held]:
+    def _stuck(self) -> list[RunningAttempt]:
         """Return the attempts of earlier names that could not be killed yet: their room stays taken."""
         return [held for held, _ in self._held.values() if held.execution.worker_id != self.id]
 
@@ -312,14 +312,14 @@ class WorkerProcess:
         if not self._heartbeat.trusted:
             return  # after the next heartbeat it looks again
         assert execution.request is not None, "an attempt needs its request"
-        notebook = Notebook(execution.id, execution.token, execution.attempt)
+        notebook = AttemptBuffer(execution.id, execution.token, execution.attempt)
         handle = AttemptHandle(
             execution,
             _tell=lambda draft: self._journal.tell(notebook, draft),
             _submit=self._child_submitter(execution),
             _await=self._wait,
         )
-        held = Held(execution, handle, notebook, self._clock.monotonic())
+        held = RunningAttempt(execution, handle, notebook, self._clock.monotonic())
         if execution.stop is not None:
             held.end(str(execution.stop))
         self._idle.clear()
@@ -381,7 +381,7 @@ class WorkerProcess:
             elif found.stop is not None and known[0].stop != str(found.stop):
                 known[0].end(str(found.stop))
 
-    def ask_to_stop(self, settled: Settled) -> None:
+    def ask_to_stop(self, settled: AppliedChange) -> None:
         """Have an attempt end whose end somebody in this process has asked for; the store rings for others."""
         after = settled.after
         known = self._held.get(f"{after.id}/{after.token}")
@@ -390,14 +390,14 @@ class WorkerProcess:
 
     # -- one attempt
 
-    async def _attempt(self, held: Held) -> None:
+    async def _attempt(self, held: RunningAttempt) -> None:
         execution = held.execution
         kind = self._kinds.get(execution.kind)
         dependency = kind.dependency(execution)
         try:
             permit = self._breakers.of(dependency).admit() if dependency is not None else None
         except BreakerOpen as error:
-            ended = Ended(error=error)
+            ended = SupervisedEnd(error=error)
         else:
             work = asyncio.create_task(kind.run(held.handle))
             ended = await supervise(held, work, kind.grace, self._clock)
@@ -406,14 +406,14 @@ class WorkerProcess:
         outcome = endings.outcome_of(ended, kind, held, self._clock.monotonic() - held.began)
         await self._report(held, ended, outcome)
 
-    def _answer(self, dependency: str, permit: Permit, ended: Ended) -> None:
+    def _answer(self, dependency: str, permit: Permit, ended: SupervisedEnd) -> None:
         breaker = self._breakers.of(dependency)
         if ended.forced:
             breaker.forget(permit)  # it had no chance to answer
         else:
             breaker.record(permit, succeeded=endings.dependency_held(ended))
 
-    async def _report(self, held: Held, ended: Ended, outcome: Outcome) -> None:
+    async def _report(self, held: RunningAttempt, ended: SupervisedEnd, outcome: Outcome) -> None:
         held.ended = True
         self._heartbeat.look()  # whoever was stopped for a while asks before it reports
         try:
@@ -426,11 +426,11 @@ class WorkerProcess:
         if settled is not None:
             self._told(settled)
 
-    def _change_of(self, held: Held, ended: Ended, outcome: Outcome) -> Change:
+    def _change_of(self, held: RunningAttempt, ended: SupervisedEnd, outcome: Outcome) -> Change:
         # More than this worker has may be more than anybody has, and would wait for ever.
         return endings.change_of(held, ended, outcome, self._clock.time(), self._offer.capacity)
 
-    async def _write(self, held: Held, change: Change) -> Settled | None:
+    async def _write(self, held: RunningAttempt, change: Change) -> AppliedChange | None:
         """Write an end; while the store is away, try for as long as this worker holds the attempt.
 
         An end that is not written leaves an execution that seems to run: this worker would begin it again.
@@ -468,7 +468,9 @@ class WorkerProcess:
             await self._clock.sleep(pause_s)
         raise AssertionError("pauses never end")
 
-    async def _write_late(self, held: Held, ended: Ended, outcome: Outcome) -> Settled | None:
+    async def _write_late(
+        self, held: RunningAttempt, ended: SupervisedEnd, outcome: Outcome
+    ) -> AppliedChange | None:
         """Report an end that did not hold: the execution was cancelled meanwhile, or belongs to another."""
         now = await self._get(held.execution.id)
         if now.token == held.execution.token and now.status in HELD:
@@ -476,7 +478,7 @@ class WorkerProcess:
             held.end(str(now.stop or Stop.CANCEL))
             return await self._write(held, self._change_of(held, ended, outcome))
         message = f"late result of attempt {held.execution.attempt} discarded: {outcome.status}"
-        draft = Draft(EventType.DECISION, message, {"token": held.execution.token}, Level.WARN, "worker")
+        draft = NewEvent(EventType.DECISION, message, {"token": held.execution.token}, Level.WARN, "worker")
         with contextlib.suppress(PraxisError):  # the end is what counts, and it is kept
             await self._store.apply([note(now.id, [draft])])
         events.warning("attempt.discarded", execution_id=now.id, status=str(now.status))

@@ -26,7 +26,7 @@ _Finding = tuple[DocumentPath, str, str]  # place, what is wrong, what to do
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What a check found.
 
     Args:
@@ -40,13 +40,13 @@ class Verdict:
     warnings: tuple[Problem, ...]
 
 
-def check_contract(document: YamlDocument) -> Verdict:
+def check_contract(document: YamlDocument) -> CheckResult:
     """Check a document, and find all that is wrong with it rather than the first thing."""
     written = document.value
     if not isinstance(written, Mapping):
         message = f"a contract is a mapping, not {kind_of(written)}"
         remedy = "begin with 'name: ...' and 'engine: ...'"
-        return Verdict(None, (*document.problems, Problem(document.source, 1, "", message, remedy)), ())
+        return CheckResult(None, (*document.problems, Problem(document.source, 1, "", message, remedy)), ())
     doubled = [(found.path, found.message, found.remedy) for found in doubled_keys(written)]
     unknown = [(found.path, found.message, found.remedy) for found in unknown_keys(written)]
     contract, model_findings = _read(_without(written, (path for path, _, _ in (*doubled, *unknown))))
@@ -60,7 +60,7 @@ def check_contract(document: YamlDocument) -> Verdict:
         problems.setdefault((problem.line, problem.field), problem)
     warnings = [_problem(document, found) for found in unknown]
     warnings += [_problem(document, found) for found in _doubts(contract, _spec_key(written))]
-    return Verdict(
+    return CheckResult(
         contract=None if problems else contract,
         problems=tuple(sorted(problems.values(), key=_line)),
         warnings=tuple(sorted(warnings, key=_line)),

@@ -29,8 +29,8 @@ from praxis_sdk.execution.engines.run_directory import make_run_directory
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.mounts.exports import export_changes
-from praxis_sdk.execution.mounts.mounts import Mount, nested_names
-from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ResourceUsage
+from praxis_sdk.execution.mounts.mounts import ToolMount, nested_names
+from praxis_sdk.execution.outcome import Exit, Exports, Isolation, Limit, ResourceUsage, ToolFailure
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.sandbox import (
     DEFAULT_WORKDIR,
@@ -257,7 +257,7 @@ class _SandboxTool:
         args_file.chmod(0o444)
         return args_file
 
-    def _export(self, mount: Mount, harvest: Harvest) -> Exports:
+    def _export(self, mount: ToolMount, harvest: Harvest) -> Exports:
         if harvest.kind == "overlay":
             nested = nested_names(mount, self._invocation.mounts)
             return export_changes(
@@ -293,7 +293,8 @@ def _policy(invocation: Invocation, spec: SandboxEngineSpec, args_file: Path | N
     workdir = DEFAULT_WORKDIR
     if spec.working_dir and spec.working_dir != "/tmp":
         inside = any(
-            spec.working_dir == m.target or m.covers(Mount(spec.working_dir, Path(), False)) for m in mounts
+            spec.working_dir == m.target or m.covers(ToolMount(spec.working_dir, Path(), False))
+            for m in mounts
         )
         workdir = DEFAULT_WORKDIR if inside else spec.working_dir
     return Policy(
@@ -310,6 +311,8 @@ def _exit(end: SandboxExit) -> Exit:
     """Say in an engine's terms how a sandbox ended."""
     usage = ResourceUsage(cpu_s=end.usage.cpu_seconds, peak_memory_bytes=end.usage.peak_memory_bytes)
     if end.spawn_error is not None:
-        return Exit(refusal=Failure(FailureCategory.DEPENDENCY_ERROR, end.spawn_error.message), usage=usage)
+        return Exit(
+            refusal=ToolFailure(FailureCategory.DEPENDENCY_ERROR, end.spawn_error.message), usage=usage
+        )
     limit = _LIMIT_OF.get(end.killed_by or "")
     return Exit(exit_code=end.exit_code, signal=end.signal, limit=limit, usage=usage)

@@ -65,7 +65,9 @@ def export_changes(
         PlatformError: the host's side cannot be written.
     """
     try:
-        return _export(source_fd, target, _Walk(mount, nested, baseline or {}, since_ns, _owner_of(target)))
+        return _export(
+            source_fd, target, _ExportWalk(mount, nested, baseline or {}, since_ns, _owner_of(target))
+        )
     except OSError as error:
         raise PlatformError(
             f"engineSpec.mounts: what '{mount}' holds cannot be written to {target}: {error.strerror}",
@@ -73,7 +75,7 @@ def export_changes(
         ) from error
 
 
-def _export(source_fd: int, target: Path, walk: _Walk) -> Exports:
+def _export(source_fd: int, target: Path, walk: _ExportWalk) -> Exports:
     if stat.S_ISREG(os.fstat(source_fd).st_mode):
         parent_fd = open_without_symlinks(target.parent, _DIRECTORY)
         try:
@@ -90,7 +92,7 @@ def _export(source_fd: int, target: Path, walk: _Walk) -> Exports:
 
 
 @dataclass
-class _Walk:
+class _ExportWalk:
     mount: str
     nested: frozenset[str]
     baseline: Mapping[str, Fingerprint]

@@ -20,7 +20,7 @@ _SUFFIXES: Final = {"ro": False, "rw": True}
 
 
 @dataclass(frozen=True, order=True)
-class Mount:
+class ToolMount:
     """One host path made visible to a tool.
 
     Args:
@@ -35,12 +35,12 @@ class Mount:
     writable: bool
     seen_ns: int | None = field(default=None, compare=False)
 
-    def covers(self, other: Mount) -> bool:
+    def covers(self, other: ToolMount) -> bool:
         """Tell whether `other` is mounted somewhere below this one."""
         return other.target != self.target and other.target.startswith(self.target.rstrip("/") + "/")
 
 
-def parse_mounts(mounts: Mapping[str, str]) -> tuple[Mount, ...]:
+def parse_mounts(mounts: Mapping[str, str]) -> tuple[ToolMount, ...]:
     """Read the `mounts` field of a contract: host path to path inside, with ':ro' or ':rw' behind it.
 
     Nothing said means read-write, as in spec 1. The result is ordered so that a mount comes before
@@ -49,7 +49,7 @@ def parse_mounts(mounts: Mapping[str, str]) -> tuple[Mount, ...]:
     Raises:
         ValueError: a path is empty, relative inside, reserved, or used twice.
     """
-    parsed: dict[str, Mount] = {}
+    parsed: dict[str, ToolMount] = {}
     for source, target in mounts.items():
         path, _, suffix = target.rpartition(":")
         writable = True
@@ -66,13 +66,13 @@ def parse_mounts(mounts: Mapping[str, str]) -> tuple[Mount, ...]:
             raise ValueError(f"{source!r}: nothing can be mounted at {target!r}")
         if target in parsed:
             raise ValueError(f"{target!r} is the target of two mounts")
-        parsed[target] = Mount(target=target, source=Path(source), writable=writable)
+        parsed[target] = ToolMount(target=target, source=Path(source), writable=writable)
     return tuple(sorted(parsed.values()))
 
 
 def resolve_mounts(
-    mounts: Iterable[Mount], workspace: Path, policy: MountPolicy | None = None
-) -> tuple[Mount, ...]:
+    mounts: Iterable[ToolMount], workspace: Path, policy: MountPolicy | None = None
+) -> tuple[ToolMount, ...]:
     """Make every source an existing absolute path without symlinks, counted from the workspace.
 
     Args:
@@ -122,6 +122,6 @@ def _is_there(source: Path) -> bool:
     return stat.S_ISDIR(mode) or stat.S_ISREG(mode)
 
 
-def nested_names(mount: Mount, mounts: Iterable[Mount]) -> frozenset[str]:
+def nested_names(mount: ToolMount, mounts: Iterable[ToolMount]) -> frozenset[str]:
     """Name the paths, relative to a mount, at which other mounts lie: they are not part of it."""
     return frozenset(posixpath.relpath(other.target, mount.target) for other in mounts if mount.covers(other))

@@ -24,7 +24,7 @@ from typing import Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.execution.mounts.exports import MAX_DEPTH, Fingerprint, export_changes, fingerprint
-from praxis_sdk.execution.mounts.mounts import Mount, nested_names
+from praxis_sdk.execution.mounts.mounts import ToolMount, nested_names
 from praxis_sdk.execution.mounts.policy import open_without_symlinks
 from praxis_sdk.execution.outcome import Exports
 from praxis_sdk.units import format_bytes
@@ -50,7 +50,7 @@ class StagingBudget:
     left_entries: int = MAX_STAGED_ENTRIES
     abandoned: threading.Event = field(default_factory=threading.Event)
 
-    def take(self, mount: Mount, size_bytes: int) -> None:
+    def take(self, mount: ToolMount, size_bytes: int) -> None:
         """Count one more entry.
 
         Raises:
@@ -81,13 +81,13 @@ class StagedMount:
         made: mount points and their parents that the source does not have, outermost first.
     """
 
-    mount: Mount
+    mount: ToolMount
     path: Path
     baseline: Mapping[str, Fingerprint]
     made: tuple[str, ...] = ()
 
 
-def lacks_mount_point(mount: Mount, mounts: Iterable[Mount]) -> bool:
+def lacks_mount_point(mount: ToolMount, mounts: Iterable[ToolMount]) -> bool:
     """Tell whether the source of a mount has no place for one of the mounts nested in it."""
     for nested in mounts:
         if mount.covers(nested):
@@ -98,9 +98,9 @@ def lacks_mount_point(mount: Mount, mounts: Iterable[Mount]) -> bool:
 
 
 def stage(
-    mount: Mount,
+    mount: ToolMount,
     path: Path,
-    mounts: Iterable[Mount],
+    mounts: Iterable[ToolMount],
     *,
     owner: tuple[int, int] | None,
     budget: StagingBudget,
@@ -145,7 +145,7 @@ def stage(
     return StagedMount(mount, path, copy.baseline, tuple(copy.made))
 
 
-def export_staged(staged: StagedMount, mounts: Iterable[Mount]) -> Exports:
+def export_staged(staged: StagedMount, mounts: Iterable[ToolMount]) -> Exports:
     """Copy what the tool changed in a staged mount to its source; blocks, so call it in a thread.
 
     Raises:
@@ -231,7 +231,7 @@ def _unlock(folder_fd: int, name: str) -> None:
 
 @dataclass
 class _Copy:
-    mount: Mount
+    mount: ToolMount
     covered: Mapping[str, bool]
     owner: tuple[int, int] | None
     budget: StagingBudget

@@ -29,7 +29,7 @@ class WorkFile:
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparedJob:
     """What an adapter wants done inside the sandbox.
 
     Args:
@@ -93,7 +93,7 @@ class Findings:
     signal: int | None = None
 
 
-RunInSandbox = Callable[[Work], Awaitable[Report]]
+RunInSandbox = Callable[[PreparedJob], Awaitable[Report]]
 
 
 class RuntimeAdapter(ABC):
@@ -107,14 +107,14 @@ class RuntimeAdapter(ABC):
     version: ClassVar[str]
 
     @abstractmethod
-    def prepare(self, payload: JobPayload) -> Work:
+    def prepare(self, payload: JobPayload) -> PreparedJob:
         """Say what has to be placed and run for a payload.
 
         Raises:
             ValidationError: the payload is nothing for this runtime; the message names the field.
         """
 
-    async def execute(self, work: Work, run: RunInSandbox) -> Report:
+    async def execute(self, work: PreparedJob, run: RunInSandbox) -> Report:
         """Have the work done; `run` carries it out in a fresh sandbox within the job's limits."""
         return await run(work)
 

@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
+from praxis_sdk.jobs.adapters.base import Findings, PreparedJob, Report, RuntimeAdapter, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, placed_files
 from praxis_sdk.jobs.executor.result import FailureCode
 from praxis_sdk.jobs.harness import RESULT_FILE, RESULT_FOLDER
@@ -31,7 +31,7 @@ class CommandAdapter(RuntimeAdapter):
     name = "command"
     version = "2"
 
-    def prepare(self, payload: JobPayload) -> Work:
+    def prepare(self, payload: JobPayload) -> PreparedJob:
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
         if not payload.command:
             raise ValidationError("payload.command: missing", remedy="give the program and its arguments")
@@ -46,7 +46,7 @@ class CommandAdapter(RuntimeAdapter):
             WorkFile(file.path, file.content, executable=payload.command[0] in (file.path, f"./{file.path}"))
             for file in files
         )
-        return Work(
+        return PreparedJob(
             files=files,
             argv=tuple(payload.command),
             stdin=given_stdin(payload),

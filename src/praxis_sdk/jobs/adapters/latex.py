@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs.adapters import latex_driver
-from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
+from praxis_sdk.jobs.adapters.base import Findings, PreparedJob, Report, RuntimeAdapter, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, placed_files
 from praxis_sdk.jobs.adapters.latex_source import Mode, understand
 from praxis_sdk.jobs.payload.payload import JobPayload
@@ -84,7 +84,7 @@ class LatexAdapter(RuntimeAdapter):
     name = "latex"
     version = "2"
 
-    def prepare(self, payload: JobPayload) -> Work:
+    def prepare(self, payload: JobPayload) -> PreparedJob:
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
         for name in payload.parameters:
             if name not in PARAMETERS:
@@ -129,7 +129,7 @@ class LatexAdapter(RuntimeAdapter):
             "snippet": snippet,
             "most_pages": max(1, payload.limits.artifact_count),
         }
-        return Work(
+        return PreparedJob(
             files=files,
             python={
                 "name": "latex.py",

@@ -34,7 +34,7 @@ FRESH = re.compile(r"^No file .*\.(?:toc|lof|lot|ind|gls|nls|bbl)\.", re.MULTILI
 UNRESOLVED = re.compile(r"(?:Reference|Citation) [`'](.+?)' on page \S+ undefined")
 
 
-class Failure(Exception):
+class TexFailure(Exception):
     """A program failed; the message is one line."""
 
 
@@ -102,7 +102,7 @@ def tex(command: tuple[str, ...], stem: str, snippet: str) -> str:
     if code != 0:
         message, excerpt = complaint(output, snippet)
         tell(excerpt)
-        raise Failure(f"{command[0]}: {message}")
+        raise TexFailure(f"{command[0]}: {message}")
     return log
 
 
@@ -184,7 +184,7 @@ def draw(kind: str, stem: str, dpi: int, most: int) -> tuple[int, int]:
         total = int(counted[1]) if counted else 1
     found = sorted(glob.glob(f"{stem}-page-*.{kind}"), key=lambda path: int(re.findall(r"\d+", path)[-1]))
     if not found:
-        raise Failure("TeX made no pages; write something that shows")
+        raise TexFailure("TeX made no pages; write something that shows")
     for number, path in enumerate(found, 1):
         os.rename(path, f"{stem}.{kind}" if total == 1 else f"{stem}-{number}.{kind}")
     return len(found), max(0, total - len(found))
@@ -195,7 +195,7 @@ def must(*command: str) -> str:
     code, output = run(command)
     if code != 0:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        raise Failure(f"{command[0]}: {lines[-1] if lines else f'exited with code {code}'}")
+        raise TexFailure(f"{command[0]}: {lines[-1] if lines else f'exited with code {code}'}")
     return output
 
 
@@ -261,6 +261,6 @@ def perform(order: dict[str, Any]) -> dict[str, Any]:
     """Do as `main`, and end with one line where it fails."""
     try:
         return main(order)
-    except Failure as failure:
+    except TexFailure as failure:
         tell(str(failure))
         raise SystemExit(1) from None

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from praxis_sdk.errors import ValidationError
-from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work, WorkFile
+from praxis_sdk.jobs.adapters.base import Findings, PreparedJob, Report, RuntimeAdapter, WorkFile
 from praxis_sdk.jobs.adapters.inputs import came_in, given_stdin, input_values, placed_files
 from praxis_sdk.jobs.collector.reading import NOT_A_FILE
 from praxis_sdk.jobs.environments.definition import shipped_definitions
@@ -32,7 +32,7 @@ class PythonAdapter(RuntimeAdapter):
     name = "python"
     version = "1"
 
-    def prepare(self, payload: JobPayload) -> Work:
+    def prepare(self, payload: JobPayload) -> PreparedJob:
         """Say what has to be placed and run; see `RuntimeAdapter.prepare`."""
         files = placed_files(payload)
         name, code = DEFAULT_NAME, payload.code
@@ -51,7 +51,7 @@ class PythonAdapter(RuntimeAdapter):
             )
         if not payload.files:  # as a script has it: for those who read it, or start it again
             files = (*files, WorkFile(name, code.encode("utf-8", "surrogatepass")))
-        return Work(
+        return PreparedJob(
             files=files,
             python={
                 "name": name,

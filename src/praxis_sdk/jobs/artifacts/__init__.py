@@ -21,7 +21,7 @@ from praxis_sdk.jobs.artifacts.errors import (
     ArtifactChanged,
     ArtifactCorrupt,
     ArtifactMissing,
-    StoreUnavailable,
+    ArtifactStoreUnavailable,
 )
 from praxis_sdk.jobs.artifacts.garbage import References, Sweep, sweep
 from praxis_sdk.jobs.artifacts.record import Artifact
@@ -38,6 +38,7 @@ __all__ = [
     "ArtifactLimits",
     "ArtifactMissing",
     "ArtifactStore",
+    "ArtifactStoreUnavailable",
     "CollectedFile",
     "Collection",
     "LimitExceeded",
@@ -46,7 +47,6 @@ __all__ = [
     "Rejected",
     "S3Options",
     "Sniffed",
-    "StoreUnavailable",
     "StoredArtifact",
     "Sweep",
     "collect",

@@ -202,7 +202,7 @@ def collect(
         PlatformError: the folder cannot be read.
         MissingExtra: puremagic is not installed.
     """
-    walk = _Walk(limits or ArtifactLimits(), exclude, os.fstat(source_fd).st_dev)
+    walk = _ArtifactWalk(limits or ArtifactLimits(), exclude, os.fstat(source_fd).st_dev)
     try:
         walk.directory(source_fd, ".", "", 0)
         files = tuple(walk.read(source_fd))
@@ -222,7 +222,7 @@ class _Exceeded(Exception):
 
 
 @dataclass(slots=True)
-class _Walk:
+class _ArtifactWalk:
     limits: ArtifactLimits
     exclude: frozenset[str]
     device: int

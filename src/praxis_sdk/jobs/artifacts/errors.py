@@ -41,5 +41,5 @@ class ArtifactChanged(PlatformError):
         self.digest = digest
 
 
-class StoreUnavailable(PlatformError):
+class ArtifactStoreUnavailable(PlatformError):
     """The place where artifacts are kept cannot be read or written."""

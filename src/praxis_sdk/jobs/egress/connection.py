@@ -64,7 +64,7 @@ class Refusal(Exception):
 
 
 @dataclass(eq=False)
-class Account:
+class Traffic:
     """What one job may reach and how much of it it has used, over all its connections."""
 
     grant: frozenset[tuple[str, int]]
@@ -74,7 +74,7 @@ class Account:
     received_bytes: int = 0
 
 
-class Connection:
+class ProxyConnection:
     """A client's connection; `run` carries it out, `use` is its record.
 
     Args:
@@ -85,7 +85,7 @@ class Connection:
     """
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, account: Account, at: datetime
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, account: Traffic, at: datetime
     ) -> None:
         self._reader = reader
         self._writer = writer

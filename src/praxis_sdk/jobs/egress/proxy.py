@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, Self
 
-from praxis_sdk.jobs.egress.connection import Account, Connection
+from praxis_sdk.jobs.egress.connection import ProxyConnection, Traffic
 from praxis_sdk.jobs.egress.policy import EgressPolicy
 from praxis_sdk.jobs.egress.resolving import Resolve, SystemResolver
 from praxis_sdk.jobs.executor.result import NetworkUse
@@ -57,7 +57,7 @@ class EgressProxy:
         self._now = now
         self._log = log.bind(job_id=job_id)
         self._accepted = 0
-        self._connections: list[Connection] = []
+        self._connections: list[ProxyConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -78,7 +78,7 @@ class EgressProxy:
                 resolve = resolver = SystemResolver()
                 stack.callback(resolver.close)
             listening.setblocking(False)
-            account = Account(self._grant, self._policy, resolve)
+            account = Traffic(self._grant, self._policy, resolve)
             accepting = asyncio.ensure_future(self._accept_all(listening, account))
             try:
                 yield self
@@ -88,7 +88,7 @@ class EgressProxy:
                 await asyncio.gather(accepting, *self._tasks, return_exceptions=True)
                 listening.close()
 
-    async def _accept_all(self, listening: socket.socket, account: Account) -> None:
+    async def _accept_all(self, listening: socket.socket, account: Traffic) -> None:
         """Accept while there is room; what does not fit waits in the job's own network, and costs nothing here."""
         loop = asyncio.get_running_loop()
         room = asyncio.Semaphore(self._policy.max_connections)
@@ -114,17 +114,17 @@ class EgressProxy:
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(lambda _: room.release())
 
-    async def _serve(self, accepted: socket.socket, account: Account) -> None:
+    async def _serve(self, accepted: socket.socket, account: Traffic) -> None:
         try:
             reader, writer = await asyncio.open_connection(sock=accepted, limit=self._policy.head_bytes)
         except BaseException:
             accepted.close()
             raise
-        connection = Connection(reader, writer, account, self._now())
+        connection = ProxyConnection(reader, writer, account, self._now())
         self._connections.append(connection)
         await self._carry_out(connection)
 
-    async def _carry_out(self, connection: Connection) -> None:
+    async def _carry_out(self, connection: ProxyConnection) -> None:
         try:
             await connection.run()
         finally:

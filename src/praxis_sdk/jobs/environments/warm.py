@@ -25,7 +25,7 @@ LOOK_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Station:
+class WarmEnvironment:
     """One environment, ready for jobs.
 
     Args:
@@ -38,7 +38,7 @@ class Station:
 
 
 @dataclass
-class Stations:
+class WarmEnvironments:
     """All stations of one executor.
 
     Args:
@@ -48,12 +48,12 @@ class Stations:
 
     environments: EnvironmentStore
     clock: Callable[[], float] = time.monotonic
-    _by_version: dict[str, Station] = field(default_factory=dict)
-    _by_name: dict[str, tuple[float, Station]] = field(default_factory=dict)
+    _by_version: dict[str, WarmEnvironment] = field(default_factory=dict)
+    _by_name: dict[str, tuple[float, WarmEnvironment]] = field(default_factory=dict)
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def get(self, name_or_version: str, say: Callable[[str], None]) -> Station:
+    async def get(self, name_or_version: str, say: Callable[[str], None]) -> WarmEnvironment:
         """Return the station of an environment, and open it where it is not.
 
         Raises:
@@ -68,7 +68,7 @@ class Stations:
             station = self._by_version.get(environment.env_version)
             if station is None:
                 self._held.enter_context(self.environments.hold(environment))
-                station = Station(environment, await _proven(environment))
+                station = WarmEnvironment(environment, await _proven(environment))
                 self._by_version[environment.env_version] = station
             self._by_name[name_or_version] = (self.clock(), station)
             return station

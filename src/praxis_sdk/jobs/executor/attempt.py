@@ -40,7 +40,7 @@ _ESCAPES: Final = 6  # how much longer JSON may be than what it says, all of it 
 
 
 @dataclass(frozen=True)
-class Ended:
+class SandboxRunEnd:
     """How an attempt ended.
 
     Args:
@@ -62,7 +62,7 @@ Egress = Callable[[int], AbstractAsyncContextManager[EgressProxy]]
 
 
 @dataclass
-class Attempt:
+class SandboxRun:
     """A fresh sandbox for one piece of work; use it as a context, which destroys it.
 
     Args:
@@ -119,7 +119,7 @@ class Attempt:
         )
         await self._start(order, variables, self._capture)
 
-    async def end(self, leave: frozenset[str] = frozenset()) -> Ended:
+    async def end(self, leave: frozenset[str] = frozenset()) -> SandboxRunEnd:
         """Wait for the end of what was started, bring it about where a limit says so, and read what was left.
 
         Args:
@@ -145,7 +145,7 @@ class Attempt:
             over = capture.seen_bytes("stdout") > self.limits.stdout_bytes
             limit = LimitName.STDOUT if over else LimitName.STDERR
         ended_well = limit is None and exit_.exit_code == 0
-        return Ended(exit_, limit, timed_out, capture, await self._left(leave, ended_well=ended_well))
+        return SandboxRunEnd(exit_, limit, timed_out, capture, await self._left(leave, ended_well=ended_well))
 
     @property
     def outputs(self) -> Harvest:

@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PendingFile:
     """A file that is to be kept.
 
     Args:
@@ -34,17 +34,17 @@ class Entry:
     link: str | None = None
 
 
-_Waiting = tuple[Entry, asyncio.Future[None]]
+_Waiting = tuple[PendingFile, asyncio.Future[None]]
 
 
-class GroupCommit:
+class FileGroupCommit:
     """Writes entries for any number of callers of one event loop."""
 
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
         self._writing = False
 
-    async def keep(self, entry: Entry) -> None:
+    async def keep(self, entry: PendingFile) -> None:
         """Keep a file; durable when this returns. Who is cancelled meanwhile does not stop the writing.
 
         Raises:
@@ -85,7 +85,7 @@ class GroupCommit:
                 kept.set_result(None)
 
 
-def commit(entries: Sequence[Entry]) -> list[OSError | None]:
+def commit(entries: Sequence[PendingFile]) -> list[OSError | None]:
     """Write files so that each is there as a whole or not at all, and survives a power cut.
 
     Returns:
@@ -123,7 +123,7 @@ def commit(entries: Sequence[Entry]) -> list[OSError | None]:
     return problems
 
 
-def _write_beside(entry: Entry) -> tuple[int, str]:
+def _write_beside(entry: PendingFile) -> tuple[int, str]:
     """Write an entry's bytes under another name; returns the open file and that name."""
     new = _beside(entry.path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -143,7 +143,7 @@ def _write_beside(entry: Entry) -> tuple[int, str]:
     return fd, new
 
 
-def _name_besides(entry: Entry, link: str) -> None:
+def _name_besides(entry: PendingFile, link: str) -> None:
     """Give a file its second name; what that leads to is kept in any case, and that is what was promised."""
     new = _beside(link)
     with contextlib.suppress(OSError):

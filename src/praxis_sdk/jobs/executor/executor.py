@@ -24,7 +24,7 @@ import praxis_sdk
 from praxis_sdk.errors import PlatformError, PraxisError, ValidationError
 from praxis_sdk.execution.context import OutputListener
 from praxis_sdk.jobs.adapters import find_adapter
-from praxis_sdk.jobs.adapters.base import Findings, Report, RuntimeAdapter, Work
+from praxis_sdk.jobs.adapters.base import Findings, PreparedJob, Report, RuntimeAdapter
 from praxis_sdk.jobs.artifacts import (
     Artifact,
     ArtifactMissing,
@@ -35,8 +35,8 @@ from praxis_sdk.jobs.collector import Collector
 from praxis_sdk.jobs.egress import EgressPolicy, egress_for
 from praxis_sdk.jobs.egress.resolving import Resolve
 from praxis_sdk.jobs.environments.store import Environment, EnvironmentMissing, EnvironmentStore
-from praxis_sdk.jobs.environments.warm import Station, Stations
-from praxis_sdk.jobs.executor.attempt import Attempt, Egress, Ended
+from praxis_sdk.jobs.environments.warm import WarmEnvironment, WarmEnvironments
+from praxis_sdk.jobs.executor.attempt import Egress, SandboxRun, SandboxRunEnd
 from praxis_sdk.jobs.executor.dedupe import dedupe_key
 from praxis_sdk.jobs.executor.order import write_order
 from praxis_sdk.jobs.executor.result import (
@@ -105,7 +105,7 @@ class _Clock:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Call:
     """One call of `execute`."""
 
     payload: JobPayload
@@ -120,7 +120,7 @@ class _Asked:
 class _Ran:
     """What is known of a job whose sandbox is gone."""
 
-    ended: Ended
+    ended: SandboxRunEnd
     findings: Findings
     artifacts: tuple[Artifact, ...]
     usage: JobUsage
@@ -153,7 +153,7 @@ class JobExecutor:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._artifacts = artifacts
-        self._stations = Stations(environments)
+        self._stations = WarmEnvironments(environments)
         self._results = results
         self._egress = egress
         self._resolve = resolve
@@ -238,7 +238,7 @@ class JobExecutor:
         """
         began = _Clock(self._now(), time.monotonic())
         try:
-            return await self._result(_Asked(payload, began, on_output, on_progress, terminating, identity))
+            return await self._result(_Call(payload, began, on_output, on_progress, terminating, identity))
         except PraxisError:
             raise
         except OSError as error:
@@ -257,7 +257,7 @@ class JobExecutor:
         """
         await self._results.keep(payload, result)
 
-    async def _result(self, asked: _Asked) -> JobResult:
+    async def _result(self, asked: _Call) -> JobResult:
         payload, began = asked.payload, asked.began
         environment: Environment | None = None
         key: str | None = None
@@ -296,11 +296,11 @@ class JobExecutor:
             )
 
     async def _run(
-        self, asked: _Asked, adapter: RuntimeAdapter, station: Station, work: Work, key: str
+        self, asked: _Call, adapter: RuntimeAdapter, station: WarmEnvironment, work: PreparedJob, key: str
     ) -> _Ran:
         payload, began = asked.payload, asked.began
-        ended: Ended | None = None
-        async with Attempt(
+        ended: SandboxRunEnd | None = None
+        async with SandboxRun(
             station.launcher,
             self._collector,
             payload.limits,
@@ -309,7 +309,7 @@ class JobExecutor:
             asked.terminating,
         ) as attempt:
 
-            async def run(wanted: Work) -> Report:
+            async def run(wanted: PreparedJob) -> Report:
                 nonlocal ended
                 async with self._beginning:
                     with await self._order(payload, wanted, key) as order:
@@ -339,7 +339,7 @@ class JobExecutor:
             return None
         return lambda listening: egress_for(payload, listening, self._egress, resolve=self._resolve)
 
-    async def _order(self, payload: JobPayload, work: Work, key: str) -> FileIO:
+    async def _order(self, payload: JobPayload, work: PreparedJob, key: str) -> FileIO:
         try:
             return await write_order(
                 work, seed=int(key[:12], 16), store=self._artifacts, limits=payload.limits
@@ -353,7 +353,7 @@ class JobExecutor:
                 FailureCategory.VALIDATION_ERROR, FailureCode.INVALID_PAYLOAD, str(error)
             ) from error
 
-    async def _station(self, payload: JobPayload, on_progress: Callable[[str], None]) -> Station:
+    async def _station(self, payload: JobPayload, on_progress: Callable[[str], None]) -> WarmEnvironment:
         wanted = payload.env_version or payload.env
         if not self._for_one:
             self._start_collector()  # beside the first zygote, so that no job waits for it
@@ -391,7 +391,7 @@ def _adapter(payload: JobPayload) -> RuntimeAdapter:
     return adapter
 
 
-def _prepare(adapter: RuntimeAdapter, payload: JobPayload, environment: Environment) -> Work:
+def _prepare(adapter: RuntimeAdapter, payload: JobPayload, environment: Environment) -> PreparedJob:
     try:
         work = adapter.prepare(payload)
     except ValidationError as error:
@@ -404,7 +404,7 @@ def _prepare(adapter: RuntimeAdapter, payload: JobPayload, environment: Environm
     return work
 
 
-def _report(ended: Ended) -> Report:
+def _report(ended: SandboxRunEnd) -> Report:
     return Report(
         exit_code=ended.exit.exit_code,
         result=ended.left.result.value,
@@ -435,7 +435,9 @@ def _looked_up(
     return replace(findings, code=FailureCode.DEPENDENCY_MISSING, message=lack, dependency=True)
 
 
-def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, attempt: Attempt) -> JobUsage:
+def _usage(
+    ended: SandboxRunEnd, artifacts: tuple[Artifact, ...], findings: Findings, attempt: SandboxRun
+) -> JobUsage:
     space = os.fstatvfs(attempt.outputs.fd)
     return JobUsage(
         wall_s=ended.exit.usage.wall_seconds,
@@ -454,7 +456,7 @@ def _usage(ended: Ended, artifacts: tuple[Artifact, ...], findings: Findings, at
     )
 
 
-def _judge(asked: _Asked, environment: Environment, key: str, ran: _Ran) -> JobResult:
+def _judge(asked: _Call, environment: Environment, key: str, ran: _Ran) -> JobResult:
     """Decide what the end means (DESIGN, table of failures)."""
     payload, ended, findings = asked.payload, ran.ended, ran.findings
     collection = ended.left.collection

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from praxis_sdk.errors import ValidationError
 from praxis_sdk.jobs import harness
-from praxis_sdk.jobs.adapters.base import Work, WorkFile
+from praxis_sdk.jobs.adapters.base import PreparedJob, WorkFile
 from praxis_sdk.jobs.adapters.inputs import INPUTS_FOLDER
 from praxis_sdk.jobs.artifacts import ArtifactMissing, ArtifactStore
 from praxis_sdk.jobs.payload.limits import JobLimits
@@ -24,7 +24,7 @@ IN_MEMORY_BYTES: Final = 4 << 20  # a larger order is a temporary file on disk
 _PRIVATE, _EXECUTABLE = 0o644, 0o755
 
 
-async def write_order(work: Work, *, seed: int, store: ArtifactStore, limits: JobLimits) -> FileIO:
+async def write_order(work: PreparedJob, *, seed: int, store: ArtifactStore, limits: JobLimits) -> FileIO:
     """Write an order.
 
     Args:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from praxis_sdk.errors import PlatformError, ValidationError
-from praxis_sdk.jobs.artifacts import StoreUnavailable
-from praxis_sdk.jobs.executor.commit import Entry, GroupCommit, commit
+from praxis_sdk.jobs.artifacts import ArtifactStoreUnavailable
+from praxis_sdk.jobs.executor.commit import FileGroupCommit, PendingFile, commit
 from praxis_sdk.jobs.executor.result import JobResult, parse_result
 from praxis_sdk.jobs.payload.payload import JobPayload, parse_payload
 from praxis_sdk.json_text import JsonText
@@ -50,7 +50,7 @@ class ResultStore:
     def __init__(self, home: Path) -> None:
         self._jobs = home / "results" / "jobs"
         self._keys = home / "results" / "keys"
-        self._commits = GroupCommit()
+        self._commits = FileGroupCommit()
 
     async def keep(self, payload: JobPayload, result: JobResult) -> None:
         """Keep a result; durable when this returns. A later result of the same job replaces it.
@@ -131,9 +131,9 @@ class ResultStore:
             for digest in record.payload.digests():
                 yield digest
 
-    def _entry(self, payload: JobPayload, result: JobResult) -> Entry:
+    def _entry(self, payload: JobPayload, result: JobResult) -> PendingFile:
         answers = result.succeeded and result.dedupe_key is not None and not result.from_cache
-        return Entry(
+        return PendingFile(
             f"{self._jobs}/{_file_name(payload.job_id)}",
             _document(payload, result),
             link=f"{self._keys}/{result.dedupe_key}" if answers else None,
@@ -144,7 +144,9 @@ class ResultStore:
         try:
             yield
         except OSError as error:
-            raise StoreUnavailable(f"a result cannot be kept in {self._jobs}: {error.strerror}") from error
+            raise ArtifactStoreUnavailable(
+                f"a result cannot be kept in {self._jobs}: {error.strerror}"
+            ) from error
 
     def _job_file(self, job_id: str) -> Path:
         return self._jobs / _file_name(job_id)

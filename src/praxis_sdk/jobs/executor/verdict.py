@@ -7,7 +7,7 @@ import os
 from praxis_sdk.jobs.adapters.base import Findings
 from praxis_sdk.jobs.environments.inspection import INSIDE
 from praxis_sdk.jobs.environments.store import Environment
-from praxis_sdk.jobs.executor.attempt import Ended
+from praxis_sdk.jobs.executor.attempt import SandboxRunEnd
 from praxis_sdk.jobs.executor.result import CODE_OF_LIMIT, FailureCode, JobFailure, JobUsage
 from praxis_sdk.jobs.executor.sanitize import Sanitizer
 from praxis_sdk.jobs.payload.limits import LimitName
@@ -18,7 +18,7 @@ from praxis_sdk.units import format_bytes
 
 
 def failure_of(
-    payload: JobPayload, ended: Ended, findings: Findings, usage: JobUsage
+    payload: JobPayload, ended: SandboxRunEnd, findings: Findings, usage: JobUsage
 ) -> tuple[LimitName | None, JobFailure | None]:
     """Decide why a job failed, if it did; the most certain account wins.
 

@@ -88,7 +88,7 @@ class _Request:
                 future.set_exception(problem)
 
 
-class Connection:
+class LauncherConnection:
     """One launcher process and the socket to it."""
 
     def __init__(self, launcher: subprocess.Popen[bytes], channel: socket.socket, stderr: int) -> None:
@@ -291,7 +291,7 @@ class Connection:
         return text.decode(errors="replace").strip()
 
 
-def start_launcher() -> Connection:
+def start_launcher() -> LauncherConnection:
     """Start a launcher process, which has yet to be greeted; raises PlatformError when it cannot be started."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stderr = wire.memory_file("praxis-launcher-stderr", b"")
@@ -313,7 +313,7 @@ def start_launcher() -> Connection:
     finally:
         theirs.close()
     ours.setblocking(False)
-    return Connection(launcher, ours, stderr)
+    return LauncherConnection(launcher, ours, stderr)
 
 
 async def _sweep() -> None:

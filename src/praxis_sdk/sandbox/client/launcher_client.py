@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from praxis_sdk.errors import IsolationUnavailable, PlatformError, PraxisError
 from praxis_sdk.sandbox import wire
-from praxis_sdk.sandbox.client.connection import Connection, Enforcement, start_launcher
+from praxis_sdk.sandbox.client.connection import Enforcement, LauncherConnection, start_launcher
 from praxis_sdk.sandbox.client.run import Sandbox
 from praxis_sdk.sandbox.init import seccomp
 from praxis_sdk.sandbox.init.baseroot import INLINE_DIRECTORY, TMP
@@ -36,7 +36,7 @@ class Launcher:
 
     def __init__(self, zygote: Zygote | None = None) -> None:
         self._zygote = zygote
-        self._connection: Connection | None = None
+        self._connection: LauncherConnection | None = None
         self._starting = asyncio.Lock()
         self._closed = False
 
@@ -175,7 +175,7 @@ class Launcher:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> LauncherConnection:
         async with self._starting:
             if self._closed:
                 raise PlatformError("this launcher has been closed")
@@ -212,7 +212,7 @@ def _check_command(argv: Sequence[str], env: Mapping[str, str], cwd: str | None)
 
 
 async def _start(
-    connection: Connection,
+    connection: LauncherConnection,
     policy: Policy,
     command: dict[str, Any],
     stdio: tuple[int | None, int | None, int | None],
@@ -235,7 +235,7 @@ async def _start(
 
 
 async def _ask(
-    connection: Connection,
+    connection: LauncherConnection,
     policy: Policy,
     command: dict[str, Any],
     stdio: tuple[int | None, int | None, int | None],

@@ -90,7 +90,7 @@ class Surroundings:
         )
 
 
-class Order:
+class SandboxOrder:
     """What one sandbox is to be.
 
     Attributes:
@@ -106,7 +106,7 @@ class Order:
     def __init__(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
         self.scratch_bytes, self.scratch_inodes = message["scratch"]
         records = message["mounts"]
-        self.plan = PLAIN if records is None else mounts.Plan.rebuild(records, descriptors)
+        self.plan = PLAIN if records is None else mounts.MountPlan.rebuild(records, descriptors)
         self.loopback_port: int | None = message["loopback_port"]
         self.door_fd = -1
 
@@ -126,7 +126,7 @@ class Order:
         wire.close_all(door)
 
 
-class Work:
+class SandboxWork:
     """What is to run in a locked sandbox.
 
     Attributes:
@@ -157,10 +157,10 @@ def main(inherited: socket.socket, entrances: Sequence[int], surroundings: Surro
         channel = join(inherited, entrances)
         settle(channel)
         wire.send(channel, _SETTLED)
-        order = Order(*expect(channel))
+        order = SandboxOrder(*expect(channel))
         written = become(order, surroundings, channel)
         wire.send(channel, LOCKED)
-        work = Work(*expect(channel))
+        work = SandboxWork(*expect(channel))
         expected = {0, 1, 2, CHANNEL, work.command_fd, *order.held, *work.stdio, *written.values()}
         verify.verify_descriptors(expected)
         command = take_up(work, surroundings, order)
@@ -222,7 +222,7 @@ def expect(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return received
 
 
-def become(order: Order, surroundings: Surroundings, channel: socket.socket) -> dict[str, int]:
+def become(order: SandboxOrder, surroundings: Surroundings, channel: socket.socket) -> dict[str, int]:
     """Turn this process into process 1 of a finished, locked and verified sandbox.
 
     Returns:
@@ -251,7 +251,7 @@ def become(order: Order, surroundings: Surroundings, channel: socket.socket) -> 
     return written
 
 
-def take_up(work: Work, surroundings: Surroundings, order: Order) -> dict[str, Any]:
+def take_up(work: SandboxWork, surroundings: Surroundings, order: SandboxOrder) -> dict[str, Any]:
     """Read the work and set its limits, once it is known that this process holds what it should and no more.
 
     Returns:

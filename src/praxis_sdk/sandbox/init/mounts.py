@@ -82,7 +82,7 @@ class Mount:
         self.fd = self.source_fd = -1
 
 
-class Plan:
+class MountPlan:
     """All mounts of one sandbox, parents first.
 
     Attributes:
@@ -117,7 +117,7 @@ class Plan:
         return tuple(mount.target for mount in self.mounts if mount.kind in _WRITABLE)
 
     @classmethod
-    def rebuild(cls, records: list[dict[str, Any]], descriptors: list[int]) -> Plan:
+    def rebuild(cls, records: list[dict[str, Any]], descriptors: list[int]) -> MountPlan:
         """Return the plan that `describe` described, with the descriptors as they were received."""
         plan, remaining = cls(), list(descriptors)
         for record in records:
@@ -129,7 +129,7 @@ class Plan:
         return plan
 
 
-def lay_out(wanted: list[dict[str, Any]], workdir: str) -> Plan:
+def lay_out(wanted: list[dict[str, Any]], workdir: str) -> MountPlan:
     """Open the sources of a policy's mounts and find out where their mount points come from.
 
     Args:
@@ -142,7 +142,7 @@ def lay_out(wanted: list[dict[str, Any]], workdir: str) -> Plan:
     Raises:
         MountError: a source changed, or a mount point is impossible.
     """
-    plan = Plan()
+    plan = MountPlan()
     entries: dict[str, dict[str, Any] | None] = {TMP: None, workdir: None}
     entries.update({bind["target"]: bind for bind in wanted})
     try:
@@ -162,7 +162,7 @@ def lay_out(wanted: list[dict[str, Any]], workdir: str) -> Plan:
     return plan
 
 
-def clone_sources(plan: Plan, uid: int, gid: int, idmaps: IdMaps | None) -> None:
+def clone_sources(plan: MountPlan, uid: int, gid: int, idmaps: IdMaps | None) -> None:
     """Turn the plan's sources into detached mounts, ready for an init to attach.
 
     Args:
@@ -195,7 +195,7 @@ def _open_source(bind: dict[str, Any]) -> int:
     return fd
 
 
-def _find_mount_point(plan: Plan, mount: Mount) -> None:
+def _find_mount_point(plan: MountPlan, mount: Mount) -> None:
     """Note where the mount point of `mount` has to come from: the base root, or a skeleton of its parent."""
     parents = [other for other in plan.mounts if mount.target.startswith(other.target + "/")]
     if not parents:
@@ -257,7 +257,7 @@ def _clone_source(mount: Mount, uid: int, gid: int, idmaps: IdMaps | None) -> No
             ) from problem
 
 
-def place(plan: Plan, scratch_bytes: int, scratch_inodes: int) -> dict[str, int]:
+def place(plan: MountPlan, scratch_bytes: int, scratch_inodes: int) -> dict[str, int]:
     """Put the mounts in place; runs in the sandbox's init, inside its own mount namespace.
 
     Args:

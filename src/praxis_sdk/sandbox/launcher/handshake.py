@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from praxis_sdk.sandbox.launcher.events import Events
-    from praxis_sdk.sandbox.launcher.job import Order
-    from praxis_sdk.sandbox.launcher.spawner import Nursery
+    from praxis_sdk.sandbox.launcher.job import PreparedOrder
+    from praxis_sdk.sandbox.launcher.spawner import Spawner
 
 
-class Cradle:
+class Handshake:
     """Rears children; a child that does not get to lock-down is buried, and the reason told."""
 
     __slots__ = ("_events", "_nursery", "_young")
 
-    def __init__(self, events: Events, nursery: Nursery) -> None:
+    def __init__(self, events: Events, nursery: Spawner) -> None:
         self._events = events
         self._nursery = nursery
         self._young: dict[int, Child] = {}
@@ -32,7 +32,7 @@ class Cradle:
     def rear(
         self,
         child: Child,
-        order: Order,
+        order: PreparedOrder,
         descriptors: Sequence[int],
         locked: Callable[[Child], None],
         failed: Callable[[StartError], None],
@@ -65,7 +65,7 @@ class Cradle:
         for child in list(self._young.values()):
             self._bury(child)
 
-    def _is_locked(self, child: Child, order: Order) -> bool:
+    def _is_locked(self, child: Child, order: PreparedOrder) -> bool:
         """Read what a child has to say; raises StartError when it will never be locked."""
         while True:
             try:
@@ -95,7 +95,7 @@ class Cradle:
         self._nursery.bury(child)
 
 
-def inspect(child: Child, surroundings: init.Surroundings, order: Order) -> None:
+def inspect(child: Child, surroundings: init.Surroundings, order: PreparedOrder) -> None:
     """Ask the kernel about a child of a zygote: the zygote's own memory may have been tampered with by a preload.
 
     Args:

@@ -28,7 +28,7 @@ _ENDED_BY_CPU = {int(signal.SIGXCPU): 0.5, int(signal.SIGKILL): 0.8}
 _CORES = os.cpu_count() or 1
 
 
-class Order:
+class PreparedOrder:
     """What a child is to become.
 
     Attributes:
@@ -39,7 +39,7 @@ class Order:
 
     __slots__ = ("door", "message", "written")
 
-    def __init__(self, template: Template, plan: mounts.Plan, loopback_port: int | None) -> None:
+    def __init__(self, template: Template, plan: mounts.MountPlan, loopback_port: int | None) -> None:
         empty = all(mount.kind == "scratch" for mount in plan.mounts)
         plain = empty and plan.written == init.PLAIN.written
         self.message = wire.encode(
@@ -54,9 +54,9 @@ class Order:
 
 
 @functools.lru_cache(maxsize=16)
-def plain_order(template: Template) -> Order:
+def plain_order(template: Template) -> PreparedOrder:
     """Return the order for a sandbox that mounts nothing of the host, and has no network."""
-    return Order(template, mounts.lay_out([], template.workdir), None)
+    return PreparedOrder(template, mounts.lay_out([], template.workdir), None)
 
 
 class Request:
@@ -104,7 +104,7 @@ class Request:
         self.started_at = time.monotonic()
 
     @contextlib.contextmanager
-    def lay_out(self) -> Iterator[mounts.Plan]:
+    def lay_out(self) -> Iterator[mounts.MountPlan]:
         """Open the sources of the mounts; closes them afterwards."""
         plan = mounts.lay_out(self.binds, self.template.workdir)
         try:
@@ -112,9 +112,9 @@ class Request:
         finally:
             plan.close()
 
-    def order(self, plan: mounts.Plan) -> tuple[Order, list[int]]:
+    def order(self, plan: mounts.MountPlan) -> tuple[PreparedOrder, list[int]]:
         """Return what an init needs to know to become this request's sandbox, with descriptors."""
-        return Order(self.template, plan, self.loopback_port), plan.describe()[1]
+        return PreparedOrder(self.template, plan, self.loopback_port), plan.describe()[1]
 
     def close(self) -> None:
         """Close the descriptors; may be called again."""

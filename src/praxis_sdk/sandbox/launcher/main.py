@@ -30,10 +30,10 @@ from praxis_sdk.sandbox import wire
 from praxis_sdk.sandbox.init import baseroot, loopback, mounts
 from praxis_sdk.sandbox.launcher.child import Child, StartError
 from praxis_sdk.sandbox.launcher.events import Events
-from praxis_sdk.sandbox.launcher.handshake import Cradle, count_again
+from praxis_sdk.sandbox.launcher.handshake import Handshake, count_again
 from praxis_sdk.sandbox.launcher.job import Job, Request, plain_order
-from praxis_sdk.sandbox.launcher.pool import Pool
-from praxis_sdk.sandbox.launcher.spawner import Nursery
+from praxis_sdk.sandbox.launcher.pool import SandboxPool
+from praxis_sdk.sandbox.launcher.spawner import Spawner
 from praxis_sdk.sandbox.launcher.zygote_process import check_points
 from praxis_sdk.sandbox.launcher.zygotes import Zygotes
 
@@ -49,7 +49,7 @@ SEND_AGAIN_S = 0.02
 SOCKETS_PART = 8  # of its memory is what a sandbox with a network may have in TCP's buffers beside it
 
 
-class Launcher:
+class LauncherProcess:
     """Everything that happens in the launcher process."""
 
     def __init__(self, client: socket.socket) -> None:
@@ -58,7 +58,7 @@ class Launcher:
         self._requests: dict[int, Request] = {}
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._events = Events()
-        self._pools = {False: Pool(), True: Pool()}
+        self._pools = {False: SandboxPool(), True: SandboxPool()}
         self._waiting: deque[Request] = deque()
         self._zygotes: Zygotes | None = None
         self._closing = False
@@ -70,7 +70,7 @@ class Launcher:
             raise SystemExit(0)
         settings, descriptors = received
         try:
-            self._nursery = Nursery(*map(wire.read_memory_file, descriptors))
+            self._nursery = Spawner(*map(wire.read_memory_file, descriptors))
             self._nursery.prove()  # before anybody relies on it
         except OSError as problem:
             message = {
@@ -81,7 +81,7 @@ class Launcher:
             }
             wire.send(self._client, wire.encode(message))
             raise SystemExit(1) from problem
-        self._cradle = Cradle(self._events, self._nursery)
+        self._cradle = Handshake(self._events, self._nursery)
         if settings["zygote"] is not None:
             self._zygotes = Zygotes(settings["zygote"], self._nursery, self._events)
         ready = {
@@ -352,7 +352,7 @@ class Launcher:
             except OSError as problem:
                 self._rear_ahead(pool, _start_error(problem))
 
-    def _rear_ahead(self, pool: Pool, child: Child | StartError) -> None:
+    def _rear_ahead(self, pool: SandboxPool, child: Child | StartError) -> None:
         template = pool.template
 
         def failed(_: StartError) -> None:
@@ -379,7 +379,7 @@ class Launcher:
             return
         self._cradle.rear(child, plain_order(template), (), locked, failed)
 
-    def _lose(self, pool: Pool, child: Child) -> None:
+    def _lose(self, pool: SandboxPool, child: Child) -> None:
         """A waiting child has said something, or died: neither is what it was made for."""
         pool.ready.remove(child)
         self._discard(child)
@@ -487,7 +487,7 @@ def main(fd: int) -> NoReturn:
     client = socket.socket(fileno=fd)
     client.set_inheritable(False)
     gc.disable()
-    launcher = Launcher(client)
+    launcher = LauncherProcess(client)
     launcher.greet()
     gc.collect()
     gc.freeze()  # the children share these pages; a collection would copy them

@@ -32,7 +32,7 @@ MIN_SIZE = 2
 MAX_SIZE = 8
 
 
-class Pool:
+class SandboxPool:
     """Keeps between MIN_SIZE and MAX_SIZE children of one template, more the more often none was ready.
 
     Attributes:

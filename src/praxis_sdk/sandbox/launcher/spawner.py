@@ -47,7 +47,7 @@ ISOLATION = (
 )
 
 
-class Nursery:
+class Spawner:
     """Makes children, and takes back what the host kept for the dead.
 
     Attributes:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from praxis_sdk.sandbox.launcher.events import Events
-    from praxis_sdk.sandbox.launcher.spawner import Nursery
+    from praxis_sdk.sandbox.launcher.spawner import Spawner
 
     Born = Callable[[Child | StartError], None]
 
@@ -55,7 +55,7 @@ POINTS = ((baseroot.TMP, True), (baseroot.WORKDIR, True))
 _MAX_TEXT = 2000
 
 
-class Generation:
+class ZygoteProcess:
     """One life of an environment's zygote.
 
     Attributes:
@@ -68,9 +68,9 @@ class Generation:
     def __init__(
         self,
         settings: Mapping[str, Any],
-        home: Nursery,
+        home: Spawner,
         events: Events,
-        changed: Callable[[Generation], None],
+        changed: Callable[[ZygoteProcess], None],
     ) -> None:
         self.loaded = False
         self.problem: StartError | None = None
@@ -156,7 +156,7 @@ class Generation:
     # -- its beginning ----------------------------------------------------------------------------------------------
 
     def _plant(self, settings: Mapping[str, Any], theirs: socket.socket) -> None:
-        seed = stem.Seed(
+        seed = stem.BootstrapSpec(
             settings["python"], settings["variables"], self._host_id, self._nursery.zygote_filter
         )
         package = Path(__file__).parent.parent
@@ -354,7 +354,7 @@ class Generation:
         self._nursery.release(self._group, self._host_id)
 
 
-def check_points(plan: mounts.Plan) -> None:
+def check_points(plan: mounts.MountPlan) -> None:
     """Refuse mounts for which a zygote's root, which is the same for all, has no mount point."""
     if not set(plan.root_points) <= set(POINTS):
         text = f"a forked job can mount only below {baseroot.WORKDIR} and {baseroot.TMP}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from praxis_sdk.sandbox.launcher.child import StartError
-from praxis_sdk.sandbox.launcher.zygote_process import Generation
+from praxis_sdk.sandbox.launcher.zygote_process import ZygoteProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from praxis_sdk.sandbox.launcher.events import Events
-    from praxis_sdk.sandbox.launcher.spawner import Nursery
+    from praxis_sdk.sandbox.launcher.spawner import Spawner
     from praxis_sdk.sandbox.launcher.zygote_process import Born
 
 MAX_UNBORN = 16
@@ -26,13 +26,13 @@ class Zygotes:
         settings: the zygote as the client described it.
     """
 
-    def __init__(self, settings: Mapping[str, Any], nursery: Nursery, events: Events) -> None:
+    def __init__(self, settings: Mapping[str, Any], nursery: Spawner, events: Events) -> None:
         self._settings = settings
         self._nursery = nursery
         self._events = events
-        self._current: Generation | None = None
-        self._next: Generation | None = None
-        self._retired: list[Generation] = []
+        self._current: ZygoteProcess | None = None
+        self._next: ZygoteProcess | None = None
+        self._retired: list[ZygoteProcess] = []
         self._wanted: deque[Born] = deque()
         self._closed = False
 
@@ -48,7 +48,7 @@ class Zygotes:
             generation.kill()
         self._current = self._next = None
 
-    def _generations(self) -> list[Generation]:
+    def _generations(self) -> list[ZygoteProcess]:
         return [g for g in (self._current, self._next, *self._retired) if g is not None]
 
     def _deliver(self) -> None:
@@ -80,14 +80,14 @@ class Zygotes:
 
         return then
 
-    def _start(self) -> Generation | None:
+    def _start(self) -> ZygoteProcess | None:
         try:
-            return Generation(self._settings, self._nursery, self._events, self._changed)
+            return ZygoteProcess(self._settings, self._nursery, self._events, self._changed)
         except OSError as problem:
             self._fail(StartError("zygote", problem.errno or 0, str(problem)))
             return None
 
-    def _changed(self, generation: Generation) -> None:
+    def _changed(self, generation: ZygoteProcess) -> None:
         """A generation has loaded, or will give no more children."""
         if generation.problem is not None:
             if generation is self._current:

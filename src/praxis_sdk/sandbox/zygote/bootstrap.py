@@ -49,7 +49,7 @@ main({CHANNEL})
 """
 
 
-class Seed:
+class BootstrapSpec:
     """What a zygote needs to know before it is one.
 
     Attributes:
@@ -71,7 +71,7 @@ class Seed:
 
 
 def plant(
-    seed: Seed,
+    seed: BootstrapSpec,
     surroundings: Surroundings,
     channel: socket.socket,
     entrances: Sequence[int],
@@ -104,7 +104,7 @@ def plant(
         os._exit(1)
 
 
-def _be_root_process(seed: Seed, surroundings: Surroundings) -> NoReturn:
+def _be_root_process(seed: BootstrapSpec, surroundings: Surroundings) -> NoReturn:
     """Hold the process namespace together, and do nothing else. Orphans are reaped by the kernel."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -116,7 +116,7 @@ def _be_root_process(seed: Seed, surroundings: Surroundings) -> NoReturn:
         os._exit(1)
 
 
-def _be_zygote(seed: Seed, surroundings: Surroundings, inherited: socket.socket) -> NoReturn:
+def _be_zygote(seed: BootstrapSpec, surroundings: Surroundings, inherited: socket.socket) -> NoReturn:
     """Confine this process, prove it, and become the environment's interpreter."""
     channel = inherited
     try:
@@ -151,7 +151,7 @@ def _be_zygote(seed: Seed, surroundings: Surroundings, inherited: socket.socket)
     os._exit(1)
 
 
-def _renounce(seed: Seed, surroundings: Surroundings) -> None:
+def _renounce(seed: BootstrapSpec, surroundings: Surroundings) -> None:
     """Give up every power, and die with the launcher."""
     kernel.empty_bounding_set(surroundings.last_capability)
     os.setresgid(seed.host_id, seed.host_id, seed.host_id)

@@ -102,8 +102,8 @@ def _rehearse() -> None:
         message = {"scratch": [1, 1], "mounts": None, "loopback_port": None}
         wire.send(theirs, wire.encode(message), [0])
         order, (fd,) = init.expect(ours)
-        ready = dict.fromkeys(init.Order(order, []).plan.written, fd)
-        init.Order(order, []).hand_over(ours, ready)
+        ready = dict.fromkeys(init.SandboxOrder(order, []).plan.written, fd)
+        init.SandboxOrder(order, []).hand_over(ours, ready)
         wire.close_all([fd])
         received = wire.receive(theirs)
         wire.close_all(received[1] if received else [])
@@ -133,11 +133,11 @@ def live(
         # The standard descriptors lead nowhere but into the zygote's own confinement, and are replaced below.
         os.dup2(inherited, init.CHANNEL, inheritable=False)
         kernel.close_range(init.CHANNEL + 1)
-        order = init.Order(*init.expect(channel))  # it comes once the id maps are written
+        order = init.SandboxOrder(*init.expect(channel))  # it comes once the id maps are written
         init.take_possession()
         written = _become(order, surroundings)
         wire.send(channel, init.LOCKED)
-        work = init.Work(*init.expect(channel))
+        work = init.SandboxWork(*init.expect(channel))
         command = init.take_up(work, surroundings, order)
         os.chdir(command["cwd"])
         if command["env"]:
@@ -199,7 +199,7 @@ def _accompany(argv: list[str], channel: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _become(order: init.Order, surroundings: init.Surroundings) -> dict[str, int]:
+def _become(order: init.SandboxOrder, surroundings: init.Surroundings) -> dict[str, int]:
     """Turn this process into process 1 of a locked sandbox, for the launcher to look at; as `init.become` returns."""
     written = mounts.place(order.plan, order.scratch_bytes, order.scratch_inodes)
     order.plan.close()

@@ -10,13 +10,13 @@ from typing import Any, Final
 from praxis_sdk.clock import Clock
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.model import AUDITED, Execution
-from praxis_sdk.states import WAITING, ExecutionStatus
-from praxis_sdk.store.changes import Change, Reservations, Settled, created, settle
+from praxis_sdk.states import PENDING, ExecutionStatus
+from praxis_sdk.store.changes import AppliedChange, Change, Reservations, apply_change, created
 from praxis_sdk.store.encoding import canonical_json
 from praxis_sdk.store.hub import QUEUE, topics_of
-from praxis_sdk.store.postgres.connection import Connection, columns_of
+from praxis_sdk.store.postgres.connection import PostgresConnection, columns_of
 from praxis_sdk.store.postgres.statements import MOVED, RESERVING, RESULTED, statement
-from praxis_sdk.store.postgres.transactions import Outcome, Work, Writing
+from praxis_sdk.store.postgres.transactions import TransactionResult, Work, Writing
 from praxis_sdk.store.postgres.values import execution_from, row_of, whole_execution
 from praxis_sdk.store.protocol import StoreConflict, UnknownExecution
 from praxis_sdk.store.rows import (
@@ -36,7 +36,7 @@ _RESULTS: Final = frozenset({"outputs", "result"})
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class NewExecution:
     """Executions to add, all or none."""
 
     executions: Sequence[Execution]
@@ -68,10 +68,10 @@ class Writes:
         results: per execution, which of outputs and result changed.
     """
 
-    settled: list[Settled] = field(default_factory=list)
+    settled: list[AppliedChange] = field(default_factory=list)
     results: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def note(self, change: Change, settled: Settled) -> None:
+    def note(self, change: Change, settled: AppliedChange) -> None:
         """Take a change that held."""
         moves(change.update)  # raises where it sets what never changes
         self.settled.append(settled)
@@ -92,7 +92,7 @@ class Writes:
         topics: set[str] = set()
         for settled in self.settled:
             topics |= topics_of(settled, local_workers)
-            if settled.after.status in WAITING:
+            if settled.after.status in PENDING:
                 topics.add(QUEUE)  # a round may have passed over it while it was locked here
         return topics
 
@@ -108,20 +108,20 @@ def merging(operations: Sequence[Any], clock: Clock) -> Work[list[Any]]:
     """
     tries = count()
 
-    async def work(connection: Connection) -> Outcome[list[Any]]:
+    async def work(connection: PostgresConnection) -> TransactionResult[list[Any]]:
         return await _merge(connection, operations, clock.time(), look=next(tries) > 0)
 
     return work
 
 
 async def _merge(
-    connection: Connection, operations: Sequence[Any], now: float, *, look: bool
-) -> Outcome[list[Any]]:
+    connection: PostgresConnection, operations: Sequence[Any], now: float, *, look: bool
+) -> TransactionResult[list[Any]]:
     """Do operations; for each its result, or the `PraxisError` that it failed with."""
     results: list[Any] = [None] * len(operations)
     topics: set[str] = set()
     last: Writing | None = None
-    submissions = [(at, one) for at, one in enumerate(operations) if isinstance(one, Submission)]
+    submissions = [(at, one) for at, one in enumerate(operations) if isinstance(one, NewExecution)]
     if submissions:
         done, news, last = await submit(connection, [one for _, one in submissions], now, look=look)
         for (at, _), result in zip(submissions, done, strict=True):
@@ -135,14 +135,14 @@ async def _merge(
         for (at, _), result in zip(applications, done, strict=True):
             results[at] = result
         topics |= news
-    return Outcome(results, frozenset(topics), bool(topics), last)  # whatever is written is news
+    return TransactionResult(results, frozenset(topics), bool(topics), last)  # whatever is written is news
 
 
 # -- submissions
 
 
 async def submit(
-    connection: Connection, submissions: Sequence[Submission], now: float, *, look: bool = True
+    connection: PostgresConnection, submissions: Sequence[NewExecution], now: float, *, look: bool = True
 ) -> tuple[list[Any], set[str], Writing | None]:
     """Add the executions of submissions, but for what is to be written last.
 
@@ -166,7 +166,7 @@ async def submit(
     taken = {execution.id for execution in there}
     by_key = {execution.idempotency_key: execution for execution in there if execution.idempotency_key}
     results: list[Any] = []
-    added: list[Settled] = []
+    added: list[AppliedChange] = []
     for one in submissions:
         try:
             kept, new = _resolve(one, taken, by_key, now)
@@ -193,25 +193,25 @@ async def submit(
 
 
 async def submit_or_raise(
-    connection: Connection, executions: Sequence[Execution], now: float
-) -> Outcome[list[Execution]]:
+    connection: PostgresConnection, executions: Sequence[Execution], now: float
+) -> TransactionResult[list[Execution]]:
     """Add executions as the last part of a larger transaction.
 
     Raises:
         StoreConflict: as `Store.submit`.
     """
-    (result,), topics, last = await submit(connection, [Submission(tuple(executions))], now)
+    (result,), topics, last = await submit(connection, [NewExecution(tuple(executions))], now)
     if isinstance(result, PraxisError):
         raise result
-    return Outcome(result, frozenset(topics), last=last)
+    return TransactionResult(result, frozenset(topics), last=last)
 
 
 def _resolve(
-    one: Submission, taken: set[str], by_key: dict[str, Execution], now: float
-) -> tuple[list[Execution], list[Settled]]:
+    one: NewExecution, taken: set[str], by_key: dict[str, Execution], now: float
+) -> tuple[list[Execution], list[AppliedChange]]:
     """Tell what of a submission is new, and what was submitted earlier."""
     kept: list[Execution] = []
-    new: list[Settled] = []
+    new: list[AppliedChange] = []
     own_ids: set[str] = set()
     own_keys: dict[str, Execution] = {}
     for execution in one.executions:
@@ -241,7 +241,7 @@ def _same(earlier: Execution, execution: Execution) -> bool:
     )
 
 
-def _inserting(added: Sequence[Settled]) -> Writing:
+def _inserting(added: Sequence[AppliedChange]) -> Writing:
     executions = [settled.after for settled in added]
     arguments = (
         *columns_of([row_of(execution) for execution in executions], len(EXECUTION)),
@@ -251,11 +251,11 @@ def _inserting(added: Sequence[Settled]) -> Writing:
     return Writing("insert_executions", arguments, rows=len(executions))
 
 
-def _reserving(added: Sequence[Settled]) -> Writing | None:
+def _reserving(added: Sequence[AppliedChange]) -> Writing | None:
     """Reserve what those need that come with a worker already."""
     reservations = Reservations()
     for settled in added:
-        reservations.note(Settled(settled.before.but(status=ExecutionStatus.SUBMITTED), settled.after))
+        reservations.note(AppliedChange(settled.before.but(status=ExecutionStatus.SUBMITTED), settled.after))
     return _writing(Writes(), reservations) if reservations.held else None
 
 
@@ -263,7 +263,7 @@ def _reserving(added: Sequence[Settled]) -> Writing | None:
 
 
 async def apply(
-    connection: Connection, applications: Sequence[Application], now: float
+    connection: PostgresConnection, applications: Sequence[Application], now: float
 ) -> tuple[list[Any], set[str], Writing | None]:
     """Settle changes; returns for each application a result or a `PraxisError`, then as `submit`."""
     ids = sorted({change.execution_id for one in applications for change in one.changes})
@@ -284,15 +284,15 @@ async def apply(
 
 def _settle(
     changes: Sequence[Change], current: dict[str, Execution], now: float
-) -> tuple[list[Settled | None], Writes]:
+) -> tuple[list[AppliedChange | None], Writes]:
     """Settle the changes of one operation, and make `current` what it is after them; all or none."""
     for change in changes:
         if change.execution_id not in current:
             raise unknown(change.execution_id)
-    results: list[Settled | None] = []
+    results: list[AppliedChange | None] = []
     writes = Writes()
     for change in changes:
-        settled = settle(current[change.execution_id], change, now)
+        settled = apply_change(current[change.execution_id], change, now)
         results.append(settled)
         if settled is not None:
             writes.note(change, settled)

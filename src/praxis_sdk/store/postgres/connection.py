@@ -39,7 +39,7 @@ _LONGEST_PAUSE_S: Final = 1.0
 log = get_logger("praxis.store")
 
 
-class Transaction(Protocol):
+class PostgresTransaction(Protocol):
     """A transaction of asyncpg."""
 
     async def start(self) -> None:
@@ -52,7 +52,7 @@ class Transaction(Protocol):
         """Keep none of it."""
 
 
-class Connection(Protocol):
+class PostgresConnection(Protocol):
     """As much of an asyncpg connection as the store uses."""
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
@@ -64,7 +64,7 @@ class Connection(Protocol):
     async def execute(self, query: str, *arguments: Any) -> str:
         """Run statements."""
 
-    def transaction(self) -> Transaction:
+    def transaction(self) -> PostgresTransaction:
         """Return a transaction that is not begun."""
 
     def is_closed(self) -> bool:
@@ -90,7 +90,7 @@ def _asyncpg() -> Any:
 
 async def connect(
     url: str, *, timeout_s: float = CONNECT_TIMEOUT_S, command_timeout_s: float | None = COMMAND_TIMEOUT_S
-) -> Connection:
+) -> PostgresConnection:
     """Open one connection outside of any pool.
 
     Args:
@@ -101,7 +101,7 @@ async def connect(
     Raises:
         ValidationError: the address makes no sense.
     """
-    connection: Connection = await _asyncpg().connect(
+    connection: PostgresConnection = await _asyncpg().connect(
         **_addressed(url),
         timeout=timeout_s,
         command_timeout=command_timeout_s,
@@ -153,7 +153,7 @@ def explained(error: Exception) -> Exception:
     return error
 
 
-class Pool:
+class ConnectionPool:
     """Connections for whoever needs one for a moment, made anew when the server was away.
 
     Args:
@@ -172,7 +172,7 @@ class Pool:
         self.patience_s = patience_s
         self._session = session
         self._pool: Any = None
-        self._lent: set[Connection] = set()
+        self._lent: set[PostgresConnection] = set()
 
     async def open(self) -> None:
         """Connect for the first time.
@@ -201,7 +201,7 @@ class Pool:
                 pool.terminate()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[PostgresConnection]:
         """Lend a connection; one on which something failed is not used again."""
         if self._pool is None:
             raise StoreUnavailable("the store is closed")
@@ -243,7 +243,7 @@ class Pool:
                 await patience.spend(error)
 
 
-class Line:
+class OwnConnection:
     """One connection for what must not wait for others: each statement gets one try, and no transaction.
 
     Args:
@@ -254,7 +254,7 @@ class Line:
     def __init__(self, url: str, *, renewed: Callable[[], None]) -> None:
         self._url = url
         self._renewed = renewed
-        self._connection: Connection | None = None
+        self._connection: PostgresConnection | None = None
         self._failed = False
         self._free = asyncio.Lock()  # a connection takes one statement at a time
 

@@ -12,7 +12,7 @@ from praxis_sdk.store.postgres.clock import ServerClock
 from praxis_sdk.store.postgres.connection import (
     CONNECT_TIMEOUT_S,
     RECONNECT_TIMEOUT_S,
-    Connection,
+    PostgresConnection,
     connect,
     passes,
     unavailable,
@@ -52,7 +52,7 @@ class Listener:
         self._hub = hub
         self._clock = clock
         self._renewed = renewed
-        self._first: tuple[Connection, asyncio.Event] | None = None
+        self._first: tuple[PostgresConnection, asyncio.Event] | None = None
         self.tasks = Supervisor()
 
     async def open(self) -> None:
@@ -84,7 +84,7 @@ class Listener:
                 connection.terminate()
             log.info("postgres.listener_lost")
 
-    async def _until_lost(self, connection: Connection, ended: asyncio.Event) -> None:
+    async def _until_lost(self, connection: PostgresConnection, ended: asyncio.Event) -> None:
         while not ended.is_set():
             try:
                 await asyncio.wait_for(ended.wait(), _PROBE_S)
@@ -95,7 +95,7 @@ class Listener:
                     log.info("postgres.listener_silent", error=type(error).__name__)
                     return
 
-    async def _again(self) -> tuple[Connection, asyncio.Event]:
+    async def _again(self) -> tuple[PostgresConnection, asyncio.Event]:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
@@ -105,7 +105,7 @@ class Listener:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _connected(self, timeout_s: float) -> tuple[Connection, asyncio.Event]:
+    async def _connected(self, timeout_s: float) -> tuple[PostgresConnection, asyncio.Event]:
         try:
             connection = await connect(self._url, timeout_s=timeout_s)
             ended = asyncio.Event()
@@ -118,7 +118,7 @@ class Listener:
             raise unavailable(error) from error
         return connection, ended
 
-    async def _ask_for_the_time(self, connection: Connection) -> None:
+    async def _ask_for_the_time(self, connection: PostgresConnection) -> None:
         asked = self._clock.boottime()
         server = await connection.fetchval(_TIME)
         self._clock.heard(asked, server, self._clock.boottime())

@@ -10,13 +10,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from praxis_sdk.store.changes import Settled
+from praxis_sdk.store.changes import AppliedChange
 from praxis_sdk.store.hub import QUEUE
 from praxis_sdk.store.postgres.changing import settle_locked, unknown, writing
-from praxis_sdk.store.postgres.connection import Connection
+from praxis_sdk.store.postgres.connection import PostgresConnection
 from praxis_sdk.store.postgres.statements import statement
-from praxis_sdk.store.postgres.transactions import Outcome
-from praxis_sdk.store.postgres.values import Memory
+from praxis_sdk.store.postgres.transactions import TransactionResult
+from praxis_sdk.store.postgres.values import RowCache
 from praxis_sdk.store.protocol import Decide, Round, RoundScope
 from praxis_sdk.store.rows import WORKER, worker_of
 
@@ -25,8 +25,8 @@ _EXECUTION: Final = slice(2 + len(WORKER), None)
 
 
 async def run_round(
-    connection: Connection, scope: RoundScope, decide: Decide, now: float, memory: Memory
-) -> Outcome[list[Settled]]:
+    connection: PostgresConnection, scope: RoundScope, decide: Decide, now: float, memory: RowCache
+) -> TransactionResult[list[AppliedChange]]:
     """Look, decide and write, in the connection's transaction.
 
     Args:
@@ -74,7 +74,7 @@ async def run_round(
     topics = writes.topics(scope.local_workers)
     if missed:
         topics.add(QUEUE)
-    return Outcome(writes.settled, frozenset(topics), bool(writes.settled), writing(writes))
+    return TransactionResult(writes.settled, frozenset(topics), bool(writes.settled), writing(writes))
 
 
 _Rows = list[Any]

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from praxis_sdk.store.postgres.connection import Connection, connect
+from praxis_sdk.store.postgres.connection import PostgresConnection, connect
 from praxis_sdk.store.protocol import StoreOutdated
 
 # Whoever migrates holds this advisory lock; the number means nothing but "Praxis".
@@ -61,14 +61,14 @@ async def prepare(url: str, *, upgrade: bool) -> None:
         connection.terminate()  # and with it go the lock and a transaction that failed
 
 
-async def version_of(connection: Connection) -> int:
+async def version_of(connection: PostgresConnection) -> int:
     """Return the version of the schema; 0 where there is none."""
     if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
         return 0
     return int(await connection.fetchval("SELECT version FROM schema_version"))
 
 
-async def migrate(connection: Connection, to: int) -> int:
+async def migrate(connection: PostgresConnection, to: int) -> int:
     """Apply the migrations that are missing up to a version, in one transaction; one process at a time does.
 
     Args:

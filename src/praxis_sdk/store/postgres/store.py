@@ -13,26 +13,32 @@ from praxis_sdk.model import Attempt, Batch, CronSchedule, Event, EventType, Exe
 from praxis_sdk.resources import ZERO
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import rows
-from praxis_sdk.store.changes import Change, Settled
+from praxis_sdk.store.changes import AppliedChange, Change
 from praxis_sdk.store.encoding import STATUS, from_json, to_json
 from praxis_sdk.store.hub import QUEUE, Hub, execution_topic, worker_topic
 from praxis_sdk.store.postgres import lists
-from praxis_sdk.store.postgres.changing import Application, Submission, merging, submit_or_raise, unknown
+from praxis_sdk.store.postgres.changing import Application, NewExecution, merging, submit_or_raise, unknown
 from praxis_sdk.store.postgres.clock import ServerClock
-from praxis_sdk.store.postgres.connection import WRITING, Connection, Line, Patience, Pool
+from praxis_sdk.store.postgres.connection import (
+    WRITING,
+    ConnectionPool,
+    OwnConnection,
+    Patience,
+    PostgresConnection,
+)
 from praxis_sdk.store.postgres.listener import Listener
 from praxis_sdk.store.postgres.rounds import run_round
 from praxis_sdk.store.postgres.schema import prepare
 from praxis_sdk.store.postgres.statements import statement
-from praxis_sdk.store.postgres.transactions import Outcome, Transactions, Work
-from praxis_sdk.store.postgres.values import Memory, execution_from, whole_execution
+from praxis_sdk.store.postgres.transactions import TransactionResult, Transactions, Work
+from praxis_sdk.store.postgres.values import RowCache, execution_from, whole_execution
 from praxis_sdk.store.postgres.writer import GroupCommit
 from praxis_sdk.store.protocol import (
     Counts,
     Decide,
-    Ended,
     EventFilter,
     ExecutionFilter,
+    FinishedExecution,
     RoundScope,
     StoreConflict,
 )
@@ -53,12 +59,12 @@ class PostgresStore:
         self.clock: Clock = clock or server_clock
         self._lanes = lanes
         self._hub = Hub()
-        self._memory = Memory()
-        self._pool = Pool(url, size=max(1, pool_size - lanes), patience_s=patience_s)
-        self._writing = Pool(url, size=lanes, patience_s=patience_s, session=WRITING)
+        self._memory = RowCache()
+        self._pool = ConnectionPool(url, size=max(1, pool_size - lanes), patience_s=patience_s)
+        self._writing = ConnectionPool(url, size=lanes, patience_s=patience_s, session=WRITING)
         self._transactions = Transactions(self._writing, self.clock, origin, self._hub.ring)
         # Heartbeats wait for nobody: neither for a place in a transaction, nor for a connection of the pool.
-        self._line = Line(url, renewed=self._renew)
+        self._line = OwnConnection(url, renewed=self._renew)
         self._listener = Listener(url, origin, self._hub, server_clock, renewed=self._renew)
         self._writer: GroupCommit
 
@@ -127,7 +133,7 @@ class PostgresStore:
 
     async def submit(self, executions: Sequence[Execution]) -> list[Execution]:
         """Add executions, all or none."""
-        kept: list[Execution] = await self._writer.merged(Submission(tuple(executions)))
+        kept: list[Execution] = await self._writer.merged(NewExecution(tuple(executions)))
         return kept
 
     async def get(self, execution_id: str) -> Execution:
@@ -144,12 +150,12 @@ class PostgresStore:
         query, arguments = lists.find(wanted, limit, before)
         return list(map(execution_from, await self._pool.read(query, *arguments)))
 
-    async def apply(self, changes: Sequence[Change]) -> list[Settled | None]:
+    async def apply(self, changes: Sequence[Change]) -> list[AppliedChange | None]:
         """Change executions, in one transaction; None for each change that does not hold."""
-        settled: list[Settled | None] = await self._writer.merged(Application(tuple(changes)))
+        settled: list[AppliedChange | None] = await self._writer.merged(Application(tuple(changes)))
         return settled
 
-    async def schedule(self, scope: RoundScope, decide: Decide) -> list[Settled]:
+    async def schedule(self, scope: RoundScope, decide: Decide) -> list[AppliedChange]:
         """Look at what waits and at the workers, ask what to do, and do it, in one transaction.
 
         Where the server goes away amid the round, the next try is a round of its own, with another decision.
@@ -187,7 +193,7 @@ class PostgresStore:
         kind: str | None = None,
         control: str | None = None,
         limit: int = 0,
-    ) -> list[Ended]:
+    ) -> list[FinishedExecution]:
         """Return what ended in a time, the latest first; at most `limit` where that is not 0."""
         found = await self._pool.read(statement("ended"), since, until, kind, control, limit or None)
         return list(map(rows.ended_of, found))
@@ -245,18 +251,18 @@ class PostgresStore:
         """Return the workers that hold a lease, the first to come first."""
         return list(map(rows.worker_of, await self._pool.read(statement("living_workers"))))
 
-    async def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+    async def expire_workers(self, expired: Mapping[str, float]) -> list[str]:
         """Mark the workers lost whose lease is as it was seen, and return the ids of all lost ones that hold work."""
         seen = list(expired), list(expired.values())
 
-        async def lose(connection: Connection) -> Outcome[list[str]]:
+        async def lose(connection: PostgresConnection) -> TransactionResult[list[str]]:
             lost = (
-                [row[0] for row in await connection.fetch(statement("lose_workers"), *seen)]
+                [row[0] for row in await connection.fetch(statement("expire_workers"), *seen)]
                 if expired
                 else []
             )
             topics = {QUEUE, *map(worker_topic, lost)} if lost else set()
-            return Outcome(
+            return TransactionResult(
                 [row[0] for row in await connection.fetch(statement("lost_workers"))], frozenset(topics)
             )
 
@@ -281,18 +287,18 @@ class PostgresStore:
         moved = after.next_at, after.last_at, after.last_execution_id
         guard = before.next_at, int(before.paused)
 
-        async def move_and_submit(connection: Connection) -> Outcome[bool]:
+        async def move_and_submit(connection: PostgresConnection) -> TransactionResult[bool]:
             if not await connection.fetch(statement("fire"), before.id, *moved, *guard):
-                return Outcome(False)
+                return TransactionResult(False)
             submitted = await submit_or_raise(connection, [execution], self.clock.time())
-            return Outcome(True, submitted.topics, last=submitted.last)
+            return TransactionResult(True, submitted.topics, last=submitted.last)
 
         return await self._writer.alone(move_and_submit)
 
     async def put_batch(self, batch: Batch, executions: Sequence[Execution]) -> list[Execution]:
         """Add a batch with its executions, all or none; raises as `submit` does."""
 
-        async def add(connection: Connection) -> Outcome[list[Execution]]:
+        async def add(connection: PostgresConnection) -> TransactionResult[list[Execution]]:
             if not await connection.fetch(statement("add_batch"), *rows.batch_row(batch)):
                 raise StoreConflict(f"the batch id {batch.id!r} is taken")
             return await submit_or_raise(connection, executions, self.clock.time())
@@ -328,15 +334,15 @@ class PostgresStore:
     async def _change(self, name: str, *arguments: Any, topics: Sequence[str] = ()) -> list[Any]:
         """Run one statement in a transaction of its own; return the rows that it returns."""
 
-        async def change(connection: Connection) -> Outcome[list[Any]]:
-            return Outcome(await connection.fetch(statement(name), *arguments), frozenset(topics))
+        async def change(connection: PostgresConnection) -> TransactionResult[list[Any]]:
+            return TransactionResult(await connection.fetch(statement(name), *arguments), frozenset(topics))
 
         return await self._writer.alone(change)
 
 
 async def _prune(
-    connection: Connection, *, noise_before: float, all_before: float, limit: int
-) -> Outcome[tuple[int, int, int]]:
+    connection: PostgresConnection, *, noise_before: float, all_before: float, limit: int
+) -> TransactionResult[tuple[int, int, int]]:
     """Remove events and executions; returns how many, and how many executions were looked at."""
     removed = await connection.fetch(statement("prune_executions"), all_before, limit)
     gone = [row[0] for row in removed]
@@ -344,4 +350,4 @@ async def _prune(
     quiet = await connection.fetch(statement("prune_noise"), noise_before, limit - len(gone))
     events += sum(row[1] for row in quiet)
     topics = frozenset(map(execution_topic, gone))
-    return Outcome((events, len(gone), len(gone) + len(quiet)), topics)
+    return TransactionResult((events, len(gone), len(gone) + len(quiet)), topics)

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.errors import PraxisError
-from praxis_sdk.store.postgres.connection import Connection, Patience, Pool
+from praxis_sdk.store.postgres.connection import ConnectionPool, Patience, PostgresConnection
 from praxis_sdk.store.postgres.statements import statement
 
 MAX_NEWS_BYTES: Final = 7000  # PostgreSQL takes 7999 in one notification
@@ -51,7 +51,7 @@ class Writing:
     arguments: tuple[Any, ...] = ()
     rows: int | None = None
 
-    async def run(self, connection: Connection, *mark: Any) -> bool:
+    async def run(self, connection: PostgresConnection, *mark: Any) -> bool:
         """Do it, and mark the transaction where `mark` is given; returns whether it is marked now.
 
         Raises:
@@ -69,7 +69,7 @@ _NO_MARK: Final = (None, 0, 0.0, ())
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class TransactionResult(Generic[T]):
     """What a transaction came to, once it is kept.
 
     Args:
@@ -85,7 +85,7 @@ class Outcome(Generic[T]):
     last: Writing | None = None
 
 
-Work = Callable[[Connection], Awaitable[Outcome[T]]]
+Work = Callable[[PostgresConnection], Awaitable[TransactionResult[T]]]
 
 
 @dataclass(slots=True)
@@ -113,7 +113,9 @@ class Transactions:
         ring: is told the topics of what was kept.
     """
 
-    def __init__(self, pool: Pool, clock: Clock, origin: str, ring: Callable[[Iterable[str]], None]) -> None:
+    def __init__(
+        self, pool: ConnectionPool, clock: Clock, origin: str, ring: Callable[[Iterable[str]], None]
+    ) -> None:
         self._pool = pool
         self._clock = clock
         self._origin = origin
@@ -132,11 +134,11 @@ class Transactions:
         """
         patience = Patience(self._pool.patience_s)
         writer.commits += 1
-        doubtful: Outcome[T] | None = None
+        doubtful: TransactionResult[T] | None = None
         collisions = 0
         while True:
             failed: PraxisError | None = None
-            kept: Outcome[T] | None = None
+            kept: TransactionResult[T] | None = None
             try:
                 async with self._pool.connection() as connection:
                     if doubtful is not None and await self._kept(connection, writer):
@@ -171,7 +173,7 @@ class Transactions:
             elif failed is not None:
                 raise failed
 
-    def _told(self, outcome: Outcome[T]) -> T:
+    def _told(self, outcome: TransactionResult[T]) -> T:
         """Ring for what is kept, right after its caller: whoever wakes may find in memory what that one knows now."""
         asyncio.get_running_loop().call_soon(self._ring, outcome.topics)
         return outcome.result
@@ -184,11 +186,13 @@ class Transactions:
                 long_ago = self._clock.time() - _FORGET_WRITERS_AFTER_S
                 await connection.execute(statement("remove_writers"), ids, long_ago)
 
-    async def _kept(self, connection: Connection, writer: Writer) -> bool:
+    async def _kept(self, connection: PostgresConnection, writer: Writer) -> bool:
         number = await connection.fetchval(statement("marked"), writer.id)
         return number is not None and number >= writer.commits
 
-    async def _mark(self, connection: Connection, writer: Writer, outcome: Outcome[Any]) -> None:
+    async def _mark(
+        self, connection: PostgresConnection, writer: Writer, outcome: TransactionResult[Any]
+    ) -> None:
         news = list(packed(self._origin, outcome.topics))
         last = outcome.last or _MARK
         marked = await last.run(connection, writer.id, writer.commits, self._clock.time(), news)

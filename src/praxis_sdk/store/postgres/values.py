@@ -42,7 +42,7 @@ def execution_from(
     return execution.but(labels={from_text(name): from_text(value) for name, value in labels.items()})
 
 
-class Memory:
+class RowCache:
     """Executions that were read lately, by row: most rows of a round were in the round before it.
 
     Making a record of a row costs much more than comparing it. What is remembered is used only if the row is

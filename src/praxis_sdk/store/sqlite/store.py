@@ -14,16 +14,16 @@ from praxis_sdk.clock import Clock
 from praxis_sdk.model import Attempt, Batch, CronSchedule, Event, EventType, Execution, Worker
 from praxis_sdk.states import ExecutionStatus
 from praxis_sdk.store import rows
-from praxis_sdk.store.changes import Change, Settled
+from praxis_sdk.store.changes import AppliedChange, Change
 from praxis_sdk.store.doorbell import Doorbell
 from praxis_sdk.store.encoding import STATUS, from_json, to_json
 from praxis_sdk.store.hub import QUEUE, Hub, worker_topic
 from praxis_sdk.store.protocol import (
     Counts,
     Decide,
-    Ended,
     EventFilter,
     ExecutionFilter,
+    FinishedExecution,
     RoundScope,
     StoreConflict,
     StoreGone,
@@ -42,7 +42,7 @@ from praxis_sdk.store.sqlite.finding import executions_of_events, find_events, f
 from praxis_sdk.store.sqlite.readers import InlineReader, ThreadReader
 from praxis_sdk.store.sqlite.schema import prepare
 from praxis_sdk.store.sqlite.statements import SQL
-from praxis_sdk.store.sqlite.transaction import Transaction, unknown, whole
+from praxis_sdk.store.sqlite.transaction import SqliteTransaction, unknown, whole
 from praxis_sdk.store.sqlite.turn import Turns
 from praxis_sdk.store.sqlite.writer import GroupWriter, InlineWriter, RefusingWriter
 from praxis_sdk.supervisor import Supervisor
@@ -170,11 +170,11 @@ class SqliteStore:
             lambda connection: list(map(rows.execution_of, connection.execute(query, values)))
         )
 
-    async def apply(self, changes: Sequence[Change]) -> list[Settled | None]:
+    async def apply(self, changes: Sequence[Change]) -> list[AppliedChange | None]:
         """Change executions, in one transaction; None for each change that does not hold."""
         return await self._writer.run(lambda transaction: transaction.apply(changes))
 
-    async def schedule(self, scope: RoundScope, decide: Decide) -> list[Settled]:
+    async def schedule(self, scope: RoundScope, decide: Decide) -> list[AppliedChange]:
         """Look at what waits and at the workers, ask what to do, and do it, in one transaction."""
         return await self._writer.run(lambda transaction: transaction.schedule(scope, decide))
 
@@ -206,7 +206,7 @@ class SqliteStore:
         kind: str | None = None,
         control: str | None = None,
         limit: int = 0,
-    ) -> list[Ended]:
+    ) -> list[FinishedExecution]:
         """Return what ended in a time, the latest first; at most `limit` where that is not 0."""
         wanted = {"since": since, "until": until, "kind": kind, "control": control, "limit": limit or -1}
         return await self._lister.ask(
@@ -240,7 +240,7 @@ class SqliteStore:
         while limit > 0:
             wanted = min(limit, PRUNED_AT_ONCE)
             operation = functools.partial(
-                Transaction.prune, noise_before=noise_before, all_before=all_before, limit=wanted
+                SqliteTransaction.prune, noise_before=noise_before, all_before=all_before, limit=wanted
             )
             removed, gone, seen = await self._writer.run(operation)
             events, executions, limit = events + removed, executions + gone, limit - seen
@@ -260,7 +260,7 @@ class SqliteStore:
     async def beat(self, worker_id: str, lease_until: float) -> bool:
         """Renew a worker's lease; False where it counts as lost or gone."""
 
-        def operation(transaction: Transaction) -> bool:
+        def operation(transaction: SqliteTransaction) -> bool:
             return transaction.execute("beat", (lease_until, worker_id)).rowcount > 0
 
         return await self._writer.run(operation, urgent=True)
@@ -273,9 +273,9 @@ class SqliteStore:
         """Return the workers that hold a lease, the first to come first."""
         return list(map(rows.worker_of, await self._all("living_workers")))
 
-    async def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+    async def expire_workers(self, expired: Mapping[str, float]) -> list[str]:
         """Mark the workers lost whose lease is as it was seen, and return the ids of all lost ones that hold work."""
-        return await self._writer.run(lambda transaction: transaction.lose_workers(expired))
+        return await self._writer.run(lambda transaction: transaction.expire_workers(expired))
 
     # -- schedules and batches
 
@@ -296,7 +296,7 @@ class SqliteStore:
         moved = after.next_at, after.last_at, after.last_execution_id
         guard = before.id, before.next_at, int(before.paused)
 
-        def operation(transaction: Transaction) -> bool:
+        def operation(transaction: SqliteTransaction) -> bool:
             if transaction.execute("fire", (*moved, *guard)).rowcount == 0:
                 return False
             transaction.submit([execution])
@@ -307,7 +307,7 @@ class SqliteStore:
     async def put_batch(self, batch: Batch, executions: Sequence[Execution]) -> list[Execution]:
         """Add a batch with its executions, all or none; raises as `submit` does."""
 
-        def operation(transaction: Transaction) -> list[Execution]:
+        def operation(transaction: SqliteTransaction) -> list[Execution]:
             try:
                 transaction.execute("insert_batch", rows.batch_row(batch))
             except sqlite3.IntegrityError as error:
@@ -369,7 +369,7 @@ class SqliteStore:
     async def _write(self, name: str, values: Sequence[Any], *topics: str) -> int:
         """Run one statement, ring topics, and return how many rows it changed."""
 
-        def operation(transaction: Transaction) -> int:
+        def operation(transaction: SqliteTransaction) -> int:
             transaction.topics.update(topics)
             return transaction.execute(name, values).rowcount
 
@@ -423,7 +423,7 @@ def _queried(connection: sqlite3.Connection, wanted: EventFilter, limit: int) ->
     return list(map(rows.event_of, connection.execute(query, values)))
 
 
-def _data_version(transaction: Transaction) -> int:
+def _data_version(transaction: SqliteTransaction) -> int:
     """Return a number that grows whenever another connection commits."""
     version: int = transaction.connection.execute("PRAGMA data_version").fetchone()[0]
     return version

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from praxis_sdk.model import Event, EventType, Execution
 from praxis_sdk.store import rows
-from praxis_sdk.store.changes import Change, Reservations, Settled, created, settle
+from praxis_sdk.store.changes import AppliedChange, Change, Reservations, apply_change, created
 from praxis_sdk.store.encoding import canonical_json, to_json
 from praxis_sdk.store.hub import QUEUE, execution_topic, topics_of, worker_topic
 from praxis_sdk.store.protocol import Decide, Round, RoundScope, StoreConflict, UnknownExecution
@@ -29,7 +29,7 @@ _NOTE: Final = SQL["note"]
 _INSERT_EVENT: Final = SQL["insert_event"]
 
 
-class Memory:
+class RevisionCache:
     """Executions as they were read or written last, without request and result.
 
     Most of what a round sees was in the round before it, and reading a whole row costs many times as much as
@@ -65,7 +65,7 @@ class Memory:
         self._known.clear()
 
 
-class Transaction:
+class SqliteTransaction:
     """One operation's part of a transaction.
 
     Args:
@@ -78,7 +78,7 @@ class Transaction:
     __slots__ = ("_earliest", "_loaded", "_memory", "_reservations", "connection", "now", "topics")
 
     def __init__(
-        self, connection: sqlite3.Connection, now: float, memory: Memory, earliest: EarliestTime
+        self, connection: sqlite3.Connection, now: float, memory: RevisionCache, earliest: EarliestTime
     ) -> None:
         self.connection = connection
         self.now = now
@@ -135,13 +135,13 @@ class Transaction:
 
     # -- changing
 
-    def apply(self, changes: Iterable[Change]) -> list[Settled | None]:
+    def apply(self, changes: Iterable[Change]) -> list[AppliedChange | None]:
         """Change executions by guarded changes."""
         return [self._change(change) for change in changes]
 
-    def schedule(self, scope: RoundScope, decide: Decide) -> list[Settled]:
+    def schedule(self, scope: RoundScope, decide: Decide) -> list[AppliedChange]:
         """Let a round be decided, and do what was decided."""
-        results: list[Settled] = []
+        results: list[AppliedChange] = []
         for change in decide(self._round(scope)):
             settled = self._change(change, scope.local_workers)
             if settled is not None:
@@ -184,9 +184,9 @@ class Transaction:
         self._loaded[execution_id] = revision, execution
         return execution
 
-    def _change(self, change: Change, local_workers: frozenset[str] = frozenset()) -> Settled | None:
+    def _change(self, change: Change, local_workers: frozenset[str] = frozenset()) -> AppliedChange | None:
         revision, execution = self._load(change.execution_id)
-        settled = settle(execution, change, self.now)
+        settled = apply_change(execution, change, self.now)
         if settled is None:
             return None
         after, update = settled.after, change.update
@@ -228,7 +228,7 @@ class Transaction:
 
     # -- workers
 
-    def lose_workers(self, expired: Mapping[str, float]) -> list[str]:
+    def expire_workers(self, expired: Mapping[str, float]) -> list[str]:
         """Mark workers lost whose lease is as it was seen, and return all lost ones that hold work."""
         for worker_id, lease_until in expired.items():
             if self.execute("lose", (worker_id, lease_until)).rowcount:

@@ -25,7 +25,7 @@ from praxis_sdk.clock import Clock
 from praxis_sdk.store.protocol import StoreUnavailable
 from praxis_sdk.store.sqlite.connection import FileWatch, connect, explained
 from praxis_sdk.store.sqlite.earliest import EarliestTime
-from praxis_sdk.store.sqlite.transaction import Memory, Transaction
+from praxis_sdk.store.sqlite.transaction import RevisionCache, SqliteTransaction
 from praxis_sdk.store.sqlite.turn import Turns
 
 MAX_GROUP: Final = 256  # operations in one commit: so long waits who comes first
@@ -34,7 +34,7 @@ MAX_QUEUED: Final = 1024  # operations that wait; more callers wait for their tu
 _WAKE: Final = object()  # something urgent is there
 
 Result = TypeVar("Result")
-Operation = Callable[[Transaction], Result]
+Operation = Callable[[SqliteTransaction], Result]
 
 
 @dataclass(slots=True)
@@ -65,13 +65,15 @@ class InlineWriter:
         self._path = path
         self._clock = clock
         self._told = told
-        self._memory = Memory()
+        self._memory = RevisionCache()
         self._earliest = EarliestTime(clock)
         self.commits = 0
 
     async def run(self, operation: Operation[Result], *, urgent: bool = False) -> Result:
         """Run an operation and commit it."""
-        transaction = Transaction(self._connection, float(self._clock.time()), self._memory, self._earliest)
+        transaction = SqliteTransaction(
+            self._connection, float(self._clock.time()), self._memory, self._earliest
+        )
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._earliest.note(self._connection)
@@ -156,7 +158,7 @@ class GroupWriter:
         self._clock = clock
         self._told = told
         self._committed = committed
-        self._memory = Memory()
+        self._memory = RevisionCache()
         self._earliest = EarliestTime(clock)
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(MAX_QUEUED)
@@ -256,7 +258,7 @@ class GroupWriter:
         """
         if asked.future.cancelled():
             return
-        transaction = Transaction(connection, float(self._clock.time()), self._memory, self._earliest)
+        transaction = SqliteTransaction(connection, float(self._clock.time()), self._memory, self._earliest)
         connection.execute("SAVEPOINT operation")
         try:
             asked.result = asked.operation(transaction)

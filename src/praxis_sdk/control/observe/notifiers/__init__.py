@@ -6,17 +6,17 @@
 
 from praxis_sdk.control.observe.notifiers.base import NotificationFailed, Notifier
 from praxis_sdk.control.observe.notifiers.configuration import parse_notifiers
-from praxis_sdk.control.observe.notifiers.dispatch import Notifications, Outcome
+from praxis_sdk.control.observe.notifiers.dispatch import Delivery, Notifications
 from praxis_sdk.control.observe.notifiers.log import LogNotifier
 from praxis_sdk.control.observe.notifiers.smtp import SmtpNotifier, SmtpSecurity
 from praxis_sdk.control.observe.notifiers.webhook import WebhookNotifier
 
 __all__ = [
+    "Delivery",
     "LogNotifier",
     "NotificationFailed",
     "Notifications",
     "Notifier",
-    "Outcome",
     "SmtpNotifier",
     "SmtpSecurity",
     "WebhookNotifier",

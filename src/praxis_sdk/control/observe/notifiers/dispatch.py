@@ -21,7 +21,7 @@ CLOSE_S: Final = 10.0
 _log = get_logger("praxis.notify")
 
 
-class Outcome(StrEnum):
+class Delivery(StrEnum):
     """What became of one alert on one way."""
 
     DELIVERED = "delivered"
@@ -36,7 +36,7 @@ class Notifications:
 
     Args:
         notifiers: the ways to tell people.
-        max_waiting: how many alerts may wait for one notifier; more are dropped, the oldest first.
+        max_pending: how many alerts may wait for one notifier; more are dropped, the oldest first.
         told: is called with a notifier's name and what became of an alert, for metrics; it must not raise.
     """
 
@@ -44,15 +44,15 @@ class Notifications:
         self,
         notifiers: Sequence[Notifier],
         *,
-        max_waiting: int = MAX_WAITING,
-        told: Callable[[str, Outcome], None] = lambda _name, _outcome: None,
+        max_pending: int = MAX_WAITING,
+        told: Callable[[str, Delivery], None] = lambda _name, _outcome: None,
     ) -> None:
         self._notifiers = tuple(notifiers)
-        self._queues: list[asyncio.Queue[Alert]] = [asyncio.Queue(max_waiting) for _ in self._notifiers]
+        self._queues: list[asyncio.Queue[Alert]] = [asyncio.Queue(max_pending) for _ in self._notifiers]
         self.tasks = Supervisor()
         self._told = told
         self._started = False
-        self.counts: Counter[tuple[str, Outcome]] = Counter()
+        self.counts: Counter[tuple[str, Delivery]] = Counter()
 
     async def __aenter__(self) -> Self:
         """Begin to pass alerts on."""
@@ -76,7 +76,7 @@ class Notifications:
             if queue.full():
                 queue.get_nowait()
                 queue.task_done()
-                self._count(notifier, Outcome.DROPPED)
+                self._count(notifier, Delivery.DROPPED)
             queue.put_nowait(alert)
 
     async def drain(self) -> None:
@@ -103,17 +103,17 @@ class Notifications:
             while not queue.empty():
                 queue.get_nowait()
                 queue.task_done()
-                self._count(notifier, Outcome.DROPPED)
+                self._count(notifier, Delivery.DROPPED)
 
     async def _pass_on(self, notifier: Notifier, queue: asyncio.Queue[Alert]) -> None:
         while True:
             alert = await queue.get()
-            outcome = Outcome.DROPPED  # unless the notifier comes to an end
+            outcome = Delivery.DROPPED  # unless the notifier comes to an end
             try:
                 await notifier.notify(alert)
-                outcome = Outcome.DELIVERED
+                outcome = Delivery.DELIVERED
             except Exception as error:  # noqa: BLE001  whatever a notifier does harms nobody
-                outcome = Outcome.FAILED
+                outcome = Delivery.FAILED
                 # An unforeseen error may hold an address; those that are foreseen hold no secret.
                 reason = str(error) if isinstance(error, NotificationFailed) else type(error).__name__
                 _log.error("notification_failed", notifier=notifier.name, key=alert.key, reason=reason)
@@ -121,6 +121,6 @@ class Notifications:
                 self._count(notifier, outcome)
                 queue.task_done()
 
-    def _count(self, notifier: Notifier, outcome: Outcome) -> None:
+    def _count(self, notifier: Notifier, outcome: Delivery) -> None:
         self.counts[notifier.name, outcome] += 1
         self._told(notifier.name, outcome)

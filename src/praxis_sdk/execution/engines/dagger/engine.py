@@ -29,8 +29,8 @@ from praxis_sdk.execution.contract.portability import port_spec
 from praxis_sdk.execution.contract.specs import DaggerEngineSpec, EngineType
 from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines.dagger.sdk import (
-    Connection,
-    Plan,
+    DaggerConnection,
+    DaggerPlan,
     Prepared,
     read_options,
 )
@@ -38,8 +38,8 @@ from praxis_sdk.execution.engines.dagger.session import SessionOrigin, locate_se
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
 from praxis_sdk.execution.mounts.exports import export_changes
-from praxis_sdk.execution.mounts.mounts import Mount, nested_names
-from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ToolOutcome
+from praxis_sdk.execution.mounts.mounts import ToolMount, nested_names
+from praxis_sdk.execution.outcome import Exit, Exports, Isolation, Limit, ToolFailure, ToolOutcome
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
@@ -161,7 +161,7 @@ class DaggerExecutionEngine(SupervisedEngine):
             else:
                 slot.connection.abandon()
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self) -> DaggerConnection:
         """Hand out this event loop's connection, alive; given back by `_release`."""
         slot = self._slot()
         async with slot.lock:
@@ -170,11 +170,11 @@ class DaggerExecutionEngine(SupervisedEngine):
             if slot.connection is not None and not await _serves(slot.connection, origin):
                 await self._retire(slot)
             if slot.connection is None:
-                slot.connection = await Connection.open(origin, options)
+                slot.connection = await DaggerConnection.open(origin, options)
             slot.connection.users += 1
             return slot.connection
 
-    async def _release(self, connection: Connection) -> None:
+    async def _release(self, connection: DaggerConnection) -> None:
         connection.users -= 1
         if connection.retired and connection.users == 0:
             await connection.close()
@@ -200,7 +200,7 @@ class _Slot:
     """The place of an event loop's connection."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    connection: Connection | None = None
+    connection: DaggerConnection | None = None
 
 
 class _DaggerTool:
@@ -208,11 +208,11 @@ class _DaggerTool:
 
     def __init__(
         self,
-        connection: Connection,
-        plan: Plan,
+        connection: DaggerConnection,
+        plan: DaggerPlan,
         prepared: Prepared,
         capture: OutputCapture,
-        release: Callable[[Connection], Awaitable[None]],
+        release: Callable[[DaggerConnection], Awaitable[None]],
     ) -> None:
         self._release = release
         self._connection = connection
@@ -232,7 +232,7 @@ class _DaggerTool:
             return Exit(exit_code=result.exit_code, limit=Limit.OUTPUT)
         if result.command_missing:
             message = f"command '{self._plan.argv[0]}' not found in image '{self._plan.image}'"
-            return Exit(refusal=Failure(FailureCategory.DEPENDENCY_ERROR, message))
+            return Exit(refusal=ToolFailure(FailureCategory.DEPENDENCY_ERROR, message))
         return Exit(exit_code=result.exit_code)
 
     async def terminate(self) -> None:
@@ -320,12 +320,12 @@ async def _stdin_text(invocation: Invocation) -> str:
     )
 
 
-def _plan(invocation: Invocation, stdin: str) -> Plan:
+def _plan(invocation: Invocation, stdin: str) -> DaggerPlan:
     spec = invocation.spec
     if not isinstance(spec, DaggerEngineSpec):
         raise ValidationError(f"engine: a {type(spec).__name__} is not for the Dagger engine")
     refuse_unenforceable(spec, trusted=invocation.contract.trusted)
-    return Plan(
+    return DaggerPlan(
         image=spec.image,
         argv=invocation.argv,
         env=invocation.env,
@@ -340,11 +340,11 @@ def _plan(invocation: Invocation, stdin: str) -> Plan:
     )
 
 
-async def _serves(connection: Connection, origin: SessionOrigin) -> bool:
+async def _serves(connection: DaggerConnection, origin: SessionOrigin) -> bool:
     return not connection.retired and connection.origin == origin and await connection.answers()
 
 
-def _copy_changes(changed: Path, mount: Mount, nested: frozenset[str]) -> Exports:
+def _copy_changes(changed: Path, mount: ToolMount, nested: frozenset[str]) -> Exports:
     """Copy a mount's changed files to its source; see `exports`."""
     try:
         side_fd = os.open(changed, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -30,7 +30,7 @@ from praxis_sdk.execution.engines.dagger.session import (
     SessionOrigin,
     one_line,
 )
-from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.mounts import ToolMount
 
 if TYPE_CHECKING:
     import dagger
@@ -115,7 +115,7 @@ def read_options(options: Mapping[str, Any]) -> ConnectionOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DaggerPlan:
     """What one run asks of an engine.
 
     Args:
@@ -131,7 +131,7 @@ class Plan:
     env: Mapping[str, str]
     stdin: str
     working_dir: str | None
-    mounts: Sequence[Mount]
+    mounts: Sequence[ToolMount]
     arguments_json: bytes
     execution_id: str
     privileged: bool
@@ -167,7 +167,7 @@ class ExecResult:
     container: dagger.Container | None = None
 
 
-class Connection:
+class DaggerConnection:
     """One connection to one session; serves any number of runs of one event loop.
 
     `users` counts the runs that hold it. A `retired` connection is given to no new run.
@@ -190,7 +190,7 @@ class Connection:
         self._client = client
 
     @classmethod
-    async def open(cls, origin: SessionOrigin, options: ConnectionOptions) -> Connection:
+    async def open(cls, origin: SessionOrigin, options: ConnectionOptions) -> DaggerConnection:
         """Connect, starting a session where the origin is a command; whoever gives up leaves nothing behind.
 
         Raises:
@@ -226,7 +226,7 @@ class Connection:
         address: SessionAddress,
         session: CommandSession | None,
         options: ConnectionOptions,
-    ) -> Connection:
+    ) -> DaggerConnection:
         import dagger
 
         # The public `dagger.Connection` takes its address from the environment alone.
@@ -276,7 +276,7 @@ class Connection:
 
     # -- one run
 
-    async def prepare(self, plan: Plan) -> Prepared:
+    async def prepare(self, plan: DaggerPlan) -> Prepared:
         """Fetch the image and take in the mounts' sources.
 
         Raises:
@@ -313,7 +313,7 @@ class Connection:
         container = container.with_env_variable(CACHE_BUST_VARIABLE, uuid.uuid4().hex)
         return Prepared(container, directories)
 
-    async def execute(self, plan: Plan, prepared: Prepared) -> ExecResult:
+    async def execute(self, plan: DaggerPlan, prepared: Prepared) -> ExecResult:
         """Run the command to its end; whoever cancels this ends the command.
 
         Raises:
@@ -343,7 +343,7 @@ class Connection:
         return ExecResult(exit_code, stdout or "", stderr or "", missing, withheld, done)
 
     async def read_back(
-        self, container: dagger.Container, mount: Mount, prepared: Prepared, place: Path
+        self, container: dagger.Container, mount: ToolMount, prepared: Prepared, place: Path
     ) -> Path:
         """Copy what a tool changed in a mount to an empty directory of this machine.
 
@@ -394,20 +394,23 @@ class Connection:
             raise PlatformError(f"the Dagger engine cannot get image '{address}': {said}") from error
 
     async def _take_in(
-        self, plan: Plan, kind: Callable[[Path], bool], load: Callable[[Plan, Mount], Awaitable[T]]
+        self,
+        plan: DaggerPlan,
+        kind: Callable[[Path], bool],
+        load: Callable[[DaggerPlan, ToolMount], Awaitable[T]],
     ) -> dict[str, T]:
         mounts = [mount for mount in plan.mounts if kind(mount.source)]
         loaded = await asyncio.gather(*(load(plan, mount) for mount in mounts))
         return {mount.target: item for mount, item in zip(mounts, loaded, strict=True)}
 
-    async def _directory(self, plan: Plan, mount: Mount) -> dagger.Directory:
+    async def _directory(self, plan: DaggerPlan, mount: ToolMount) -> dagger.Directory:
         # Without `no_cache` a session keeps what it saw of a path at first.
         directory = self._client.host().directory(str(mount.source), no_cache=True)
         if not plan.trusted:
             directory = directory.chown("/", UNPRIVILEGED)
         return await directory.sync()
 
-    async def _file(self, plan: Plan, mount: Mount) -> dagger.File:
+    async def _file(self, plan: DaggerPlan, mount: ToolMount) -> dagger.File:
         mode = mount.source.stat().st_mode & 0o777
         file = self._client.host().file(str(mount.source), no_cache=True)
         if mount.writable:

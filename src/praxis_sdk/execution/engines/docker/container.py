@@ -23,7 +23,7 @@ from praxis_sdk.execution.arguments.arguments import ARGS_FILE_VARIABLE
 from praxis_sdk.execution.contract.specs import DockerEngineSpec
 from praxis_sdk.execution.engines.docker.facts import DaemonFacts, ImageFacts
 from praxis_sdk.execution.invocation import Invocation
-from praxis_sdk.execution.mounts.mounts import Mount
+from praxis_sdk.execution.mounts.mounts import ToolMount
 from praxis_sdk.installation import installation_id
 from praxis_sdk.units import parse_bytes
 
@@ -63,7 +63,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class Bind:
+class DockerBind:
     """A host path inside the container."""
 
     source: Path
@@ -190,7 +190,7 @@ def create_request(
     image: ImageFacts,
     user: User,
     owner: str,
-    binds: Iterable[Bind],
+    binds: Iterable[DockerBind],
 ) -> dict[str, Any]:
     """Return the body of the request that creates the container.
 
@@ -270,7 +270,7 @@ def _published(port: str) -> tuple[str, list[dict[str, str]]]:
     return inside if "/" in inside else f"{inside}/tcp", [{"HostIp": "127.0.0.1", "HostPort": outside}]
 
 
-def submounts(mount: Mount, mounts: Iterable[Mount], mountinfo: str) -> list[Bind]:
+def submounts(mount: ToolMount, mounts: Iterable[ToolMount], mountinfo: str) -> list[DockerBind]:
     """List the file systems mounted below a mount's source, each to be bound read-only by itself.
 
     A bind of a whole tree (`rbind`) would leave them writable on daemons before version 25.
@@ -286,9 +286,11 @@ def submounts(mount: Mount, mounts: Iterable[Mount], mountinfo: str) -> list[Bin
         place = Path(_OCTAL.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4]))
         if place == mount.source or not place.is_relative_to(mount.source):
             continue
-        inside = Mount(posixpath.join(mount.target, place.relative_to(mount.source)), place, writable=False)
+        inside = ToolMount(
+            posixpath.join(mount.target, place.relative_to(mount.source)), place, writable=False
+        )
         if not any(other.target == inside.target or other.covers(inside) for other in nested):
-            found.append(Bind(place, inside.target))
+            found.append(DockerBind(place, inside.target))
     return found
 
 
@@ -345,7 +347,7 @@ def _privileges(spec: DockerEngineSpec) -> dict[str, Any]:
     }
 
 
-def _mounts(binds: Iterable[Bind]) -> Sequence[Mapping[str, Any]]:
+def _mounts(binds: Iterable[DockerBind]) -> Sequence[Mapping[str, Any]]:
     return [
         {
             "Type": "bind",

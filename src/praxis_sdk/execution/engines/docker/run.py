@@ -31,7 +31,7 @@ from praxis_sdk.execution.engines.docker.container import (
     ARGS_FILE,
     HOSTS_FILE,
     IMAGE_ENTRYPOINT,
-    Bind,
+    DockerBind,
     choose_user,
     create_request,
     docker_spec,
@@ -51,7 +51,7 @@ from praxis_sdk.execution.mounts.staging import (
     remove_tree,
     stage,
 )
-from praxis_sdk.execution.outcome import Exit, Exports, Failure, Limit
+from praxis_sdk.execution.outcome import Exit, Exports, Limit, ToolFailure
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.log import get_logger
 from praxis_sdk.states import FailureCategory
@@ -122,7 +122,7 @@ class DockerRun:
         self._input: InputStream | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[int] | None = None
-        self._refusal: Failure | None = None
+        self._refusal: ToolFailure | None = None
         self._killed = False
         self._unheard = False  # the daemon did not answer when the end was wanted
         self._evidence = ""
@@ -134,7 +134,7 @@ class DockerRun:
         """Bring the container to life; whoever sees this fail calls `close`."""
         user = choose_user(self._invocation, self._facts)
         self._image = await self._find_image()
-        binds: list[Bind] = []
+        binds: list[DockerBind] = []
         if self._daemon.shares_files:
             self._directory = make_run_directory(self._owner)
             binds = self._write_files(self._directory)
@@ -192,7 +192,7 @@ class DockerRun:
                 remedy=error.remedy,
             ) from error
 
-    def _write_files(self, directory: Path) -> list[Bind]:
+    def _write_files(self, directory: Path) -> list[DockerBind]:
         files = {ARGS_FILE: self._invocation.arguments_json}
         # Where there is a network the daemon writes the hosts file.
         own_hosts = any(mount.target in ("/etc", "/etc/hosts") for mount in self._invocation.mounts)
@@ -203,21 +203,23 @@ class DockerRun:
             path = directory / posixpath.basename(target)
             path.write_bytes(content)
             path.chmod(0o444)  # nobody else comes as far as here
-            binds.append(Bind(path, target))
+            binds.append(DockerBind(path, target))
         return binds
 
-    def _lay_out_mounts(self, directory: Path, user: tuple[int, int], budget: StagingBudget) -> list[Bind]:
+    def _lay_out_mounts(
+        self, directory: Path, user: tuple[int, int], budget: StagingBudget
+    ) -> list[DockerBind]:
         mounts = self._invocation.mounts
         owner = user if os.geteuid() == 0 else None
-        binds: list[Bind] = []
+        binds: list[DockerBind] = []
         mountinfo = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
         for number, mount in enumerate(mounts):
             if not (mount.writable or lacks_mount_point(mount, mounts)):
-                binds.append(Bind(mount.source, mount.target))
+                binds.append(DockerBind(mount.source, mount.target))
                 binds += submounts(mount, mounts, mountinfo)
                 continue
             staged = stage(mount, directory / f"mount-{number}", mounts, owner=owner, budget=budget)
-            binds.append(Bind(staged.path, mount.target, writable=mount.writable))
+            binds.append(DockerBind(staged.path, mount.target, writable=mount.writable))
             if mount.writable:
                 self._staged.append(staged)
         return binds
@@ -249,7 +251,7 @@ class DockerRun:
                 remedy="look at its log ('journalctl -u docker'), or restart it",
             ) from error
 
-    async def _explain_start(self, refusal: DaemonRefusal) -> Failure:
+    async def _explain_start(self, refusal: DaemonRefusal) -> ToolFailure:
         """Say which program could not be started, going by what the daemon recorded.
 
         Raises:
@@ -389,10 +391,10 @@ class DockerRun:
             return "(the image's entrypoint)"
         return (entrypoint or self._invocation.argv)[0]
 
-    def _program_failure(self, code: int) -> Failure:
+    def _program_failure(self, code: int) -> ToolFailure:
         problem = "not found" if code == _NOT_FOUND else "cannot be executed"
         image = docker_spec(self._invocation).image
-        return Failure(
+        return ToolFailure(
             FailureCategory.DEPENDENCY_ERROR,
             f"command '{self._program}' {problem} in image '{image}'",
         )

@@ -30,7 +30,7 @@ from praxis_sdk.execution.engines.process_owner import ProcessOwner
 from praxis_sdk.execution.engines.run_directory import any_leftovers, make_run_file, remove_leftovers
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
-from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, ResourceUsage
+from praxis_sdk.execution.outcome import Exit, Exports, Isolation, ResourceUsage, ToolFailure
 from praxis_sdk.execution.output import OutputCapture, PipeReader
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
@@ -264,15 +264,19 @@ class _LocalTool:
             return Exit(signal=os.WTERMSIG(status), usage=usage)
         return Exit(exit_code=os.WEXITSTATUS(status), usage=usage)
 
-    def _refusal(self, number: int, what: str) -> Failure:
+    def _refusal(self, number: int, what: str) -> ToolFailure:
         if what == "cwd":
-            return Failure(
+            return ToolFailure(
                 FailureCategory.VALIDATION_ERROR, f"cannot enter '{self._cwd}': {os.strerror(number)}"
             )
         if number == errno.ENOENT:
-            return Failure(FailureCategory.DEPENDENCY_ERROR, f"command '{self._command}' not found")
+            return ToolFailure(FailureCategory.DEPENDENCY_ERROR, f"command '{self._command}' not found")
         if number in (errno.EACCES, errno.ENOEXEC):
-            return Failure(FailureCategory.DEPENDENCY_ERROR, f"command '{self._command}' cannot be executed")
+            return ToolFailure(
+                FailureCategory.DEPENDENCY_ERROR, f"command '{self._command}' cannot be executed"
+            )
         if number == errno.E2BIG:
-            return Failure(FailureCategory.VALIDATION_ERROR, "command and environment together are too long")
+            return ToolFailure(
+                FailureCategory.VALIDATION_ERROR, "command and environment together are too long"
+            )
         raise PlatformError(f"cannot start '{self._command}': {os.strerror(number)}")

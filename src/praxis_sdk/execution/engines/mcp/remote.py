@@ -24,7 +24,7 @@ from praxis_sdk.execution.enforcement import NO_LIMITS, limits_to_json
 from praxis_sdk.execution.engines.mcp.answer import AnswerTooLargeError, CallRefusedError, RemoteTool
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
-from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ToolOutcome
+from praxis_sdk.execution.outcome import Exit, Exports, Isolation, Limit, ToolFailure, ToolOutcome
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
@@ -178,14 +178,14 @@ class RemoteCall:
         except AnswerTooLargeError:
             return Exit(limit=Limit.OUTPUT)
         except CallRefusedError as refused:
-            return Exit(refusal=Failure(refused.category, str(refused)))
+            return Exit(refusal=ToolFailure(refused.category, str(refused)))
         if answer is None:
             return Exit()
         self._answered = True
         if answer.failed:
             text = answer.text or "the server does not say what"
             self._capture.feed("stderr", text.encode("utf-8", errors="replace"))
-            failure = Failure(FailureCategory.USER_CODE_ERROR, "the remote tool reported an error")
+            failure = ToolFailure(FailureCategory.USER_CODE_ERROR, "the remote tool reported an error")
             return Exit(exit_code=1, refusal=failure)
         self._capture.feed("stdout", answer.text.encode("utf-8", errors="replace"))
         return Exit(exit_code=0)

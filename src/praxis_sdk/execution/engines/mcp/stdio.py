@@ -23,7 +23,7 @@ from praxis_sdk.execution.engines.mcp.remote import WIRE_BYTES_PER_OUTPUT_BYTE, 
 from praxis_sdk.execution.engines.sandbox import SandboxExecutionEngine
 from praxis_sdk.execution.engines.supervised import SupervisedEngine
 from praxis_sdk.execution.invocation import Invocation
-from praxis_sdk.execution.outcome import Exit, Exports, Failure, Isolation, Limit, ToolOutcome
+from praxis_sdk.execution.outcome import Exit, Exports, Isolation, Limit, ToolFailure, ToolOutcome
 from praxis_sdk.execution.output import OutputCapture
 from praxis_sdk.states import FailureCategory
 from praxis_sdk.termination import Termination
@@ -190,19 +190,19 @@ class _StdioCall:
         except AnswerTooLargeError:
             return Exit(limit=Limit.OUTPUT)
         except CallRefusedError as refused:
-            return Exit(refusal=Failure(refused.category, str(refused)))
+            return Exit(refusal=ToolFailure(refused.category, str(refused)))
         except PraxisError as error:
             if self._server.done() and not self._server.cancelled() and self._server.exception() is not None:
                 self._server.result()  # the server could not be started: that is what counts
             if self._server_outcome is not None and self._server_outcome.limit is not None:
                 return Exit(limit=self._server_outcome.limit)
-            return Exit(refusal=Failure(self._category(), self._why(error)))
+            return Exit(refusal=ToolFailure(self._category(), self._why(error)))
         if answer is None:
             return Exit()
         text = answer.text.encode("utf-8", errors="replace")
         if answer.failed:
             self._capture.feed("stderr", text or b"the server does not say what")
-            failure = Failure(FailureCategory.USER_CODE_ERROR, "the tool reported an error")
+            failure = ToolFailure(FailureCategory.USER_CODE_ERROR, "the tool reported an error")
             return Exit(exit_code=1, refusal=failure)
         self._capture.feed("stdout", text)
         return Exit(exit_code=0)

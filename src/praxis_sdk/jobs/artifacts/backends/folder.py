@@ -18,7 +18,7 @@ from typing import Final
 
 from praxis_sdk.jobs.artifacts.backends.backend import ObjectStat
 from praxis_sdk.jobs.artifacts.body import Body
-from praxis_sdk.jobs.artifacts.errors import StoreUnavailable
+from praxis_sdk.jobs.artifacts.errors import ArtifactStoreUnavailable
 from praxis_sdk.jobs.artifacts.threads import in_thread
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -169,7 +169,7 @@ class Folder:
             remedy = "check its rights, its owner and the free space there"
             if error.errno == errno.ELOOP:
                 remedy = "a symbolic link has taken the place of an object; nobody but Praxis may write there"
-            raise StoreUnavailable(
+            raise ArtifactStoreUnavailable(
                 f"the artifact folder {self._root} cannot be used: {error.strerror}", remedy=remedy
             ) from error
 

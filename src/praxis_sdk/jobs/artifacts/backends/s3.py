@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from praxis_sdk.errors import MissingExtra, ValidationError
 from praxis_sdk.jobs.artifacts.backends.backend import ObjectStat
 from praxis_sdk.jobs.artifacts.body import Body
-from praxis_sdk.jobs.artifacts.errors import StoreUnavailable
+from praxis_sdk.jobs.artifacts.errors import ArtifactStoreUnavailable
 from praxis_sdk.jobs.artifacts.threads import in_thread
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ class Bucket:
         except (exceptions.BaseError, OSError) as error:
             raise self._unavailable(error) from error
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def _unavailable(self, error: Exception) -> ArtifactStoreUnavailable:
         words = " ".join(str(error).split("Debug source:")[0].split())[:_MAX_WORDS]
-        return StoreUnavailable(
+        return ArtifactStoreUnavailable(
             f"the bucket '{self._bucket}' cannot be used: {words}",
             remedy="check that it exists, its endpoint and the credentials",
         )

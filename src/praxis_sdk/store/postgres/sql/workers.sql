@@ -20,7 +20,7 @@ SELECT {WORKER} FROM workers WHERE state = 'active' OR NOT $1 ORDER BY started_a
 -- name: living_workers
 SELECT {WORKER} FROM workers WHERE state IN ('active', 'draining') ORDER BY started_at, id;
 
--- name: lose_workers
+-- name: expire_workers
 -- $1: ids; $2: their leases as they were seen.
 UPDATE workers SET state = 'lost' WHERE id = ANY (ARRAY(
     SELECT id FROM workers JOIN unnest($1::text[], $2::double precision[]) AS seen (worker, lease) ON worker = id
