@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,34 @@ def test_no_module_is_too_long() -> None:
 def test_names_that_hide_what_a_module_is_are_not_used() -> None:
     vague = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
     assert not {module for module in MODULES if set(module.split(".")) & vague}
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of the package that one imports, for types alone included; a package counts as its own."""
+    found: set[str] = set()
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("praxis_sdk"):
+            base = (node.module or "").removeprefix("praxis_sdk").removeprefix(".")
+            names = {f"{base}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= (names & set(MODULES)) or ({base} & set(MODULES))
+    return found - {module}
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    TopologicalSorter({module: imported_modules(module) for module in MODULES}).prepare()
+
+
+def test_no_two_classes_share_a_name() -> None:
+    names = Counter(
+        node.name for tree in MODULES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+MOST_MODULES = 15  # of a folder, its own `__init__` left out; one that lists the commands may have more
+
+
+def test_a_folder_can_be_taken_in_at_a_glance() -> None:
+    folders = Counter(path.parent for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+    crowded = {str(folder.relative_to(PACKAGE)) for folder, count in folders.items() if count > MOST_MODULES}
+    assert crowded <= {"cli/commands"}

@@ -23,7 +23,7 @@ PUBLIC = {
         "AttemptHandle", "CancellationRequested", "Grace", "Kind", "Kinds", "Outcome", "Plan",
     ],
     "praxis_sdk.control.plane": ["ControlPlane", "PlaneOptions", "offer_of_this_host"],
-    "praxis_sdk.control.lifecycle.submission": ["Schedule", "Work"],
+    "praxis_sdk.control.lifecycle.submission": ["Submission", "Window"],
     "praxis_sdk.store": ["EventFilter", "ExecutionFilter", "Store", "StoreConflict", "UnknownExecution"],
     "praxis_sdk.jobs": ["JobPayload", "JobResult", "JobLimits", "parse_payload", "parse_result", "dedupe_key"],
     "praxis_sdk.sandbox": ["Bind", "Launcher", "Limits", "Policy", "Sandbox", "SandboxExit", "Zygote"],
