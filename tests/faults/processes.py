@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -12,6 +13,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from praxis_sdk.store.protocol import StoreUnavailable
+from praxis_sdk.store.sqlite.turn import Turns
 from tests.faults.worker import Config
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +60,22 @@ class WorkerChild:
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
+
+    def stop(self, address: str) -> None:
+        """Stop it (SIGSTOP) outside of transactions: whoever stops within one keeps the lock of an embedded store."""
+        while True:
+            self.send(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+            if address.startswith("postgresql:"):
+                return
+            turns = Turns(f"{address}-turn", wait_s=0)
+            try:
+                with turns.taken():
+                    return
+            except StoreUnavailable:
+                self.send(signal.SIGCONT)
+            finally:
+                turns.close()
 
     def end(self) -> None:
         """Have it end in good order."""

@@ -43,7 +43,7 @@ async def test_a_worker_that_was_stopped_too_long_is_not_believed(
                 async for event in coordinator.tail(one, types=frozenset({EventType.LOG})):
                     assert event.message == "before"
                     break
-        child.send(signal.SIGSTOP)
+        child.stop(address)
         child.order(open="late")  # the first thing that it learns when it goes on: its work is done
 
         async with survive(address, locks, lease_s=LEASE_S) as other:
@@ -108,7 +108,7 @@ async def test_a_worker_that_was_stopped_for_less_than_its_lease_goes_on(
         async with survive(address, tmp_path / "locks", works=False) as door:
             one = await door.plane.coordinator.submit_execution(work(TALK, gate="gate", value=7))
             await child.hear("began", one)
-            child.send(signal.SIGSTOP)
+            child.stop(address)
             child.order(open="gate")
             await door.plane.keeper.bury()
             child.send(signal.SIGCONT)

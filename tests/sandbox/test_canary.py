@@ -12,12 +12,15 @@ from .test_zygote import ZYGOTE, launched
 
 UNVERIFIED = (
     "import os\n"
-    "from praxis_sdk.sandbox import baseroot, init, kernel, launcher, lockdown, mounts, nursery, verify\n"
+    "from praxis_sdk.sandbox import kernel\n"
+    "from praxis_sdk.sandbox.init import baseroot, lockdown, mounts, verify\n"
+    "from praxis_sdk.sandbox.init import main as init\n"
+    "from praxis_sdk.sandbox.launcher import main as launcher, spawner\n"
     "verify.verify = lambda *_: None\n"
     "verify.verify_descriptors = lambda *_: None\n"
 )
 FAULTS = {
-    "the network is the host's": ("nursery.ISOLATION &= ~kernel.CLONE_NEWNET", "of the host was reached"),
+    "the network is the host's": ("spawner.ISOLATION &= ~kernel.CLONE_NEWNET", "of the host was reached"),
     "capabilities are kept": (
         "lockdown.STEPS = tuple(s for s in lockdown.STEPS if s.__name__ != 'drop_capabilities')",
         "capabilities in",

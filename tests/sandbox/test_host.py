@@ -45,7 +45,7 @@ def test_a_host_without_user_namespaces_is_reported_with_the_remedy() -> None:
     # A user namespace of its own has a limit of its own, so nobody else notices.
     code = (
         "import os, sys\n"
-        "from praxis_sdk.sandbox import kernel, features\n"
+        "from praxis_sdk.sandbox import kernel\nfrom praxis_sdk.sandbox.host.features import features\n"
         "from praxis_sdk.sandbox.init.idmap import write_map\n"
         "uid, gid = os.getuid(), os.getgid()\n"
         "kernel.unshare(kernel.CLONE_NEWUSER)\n"

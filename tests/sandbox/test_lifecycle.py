@@ -101,7 +101,7 @@ async def test_a_dead_launcher_that_is_not_replaced_leaves_nothing(launcher: Lau
 
 async def test_a_host_that_refuses_a_step_is_reported_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage = (
-        "from praxis_sdk.sandbox import init, kernel\n"
+        "from praxis_sdk.sandbox import kernel\nfrom praxis_sdk.sandbox.init import main as init\n"
         "def refuse(*_, **__): raise PermissionError(1, 'mount proc: refused')\n"
         "class Kernel:\n"
         "    mount = staticmethod(refuse)\n"

@@ -15,7 +15,10 @@ from .conftest import read_all
 
 IMPORTS = (
     "import os\n"
-    "from praxis_sdk.sandbox import baseroot, init, kernel, launcher, lockdown, mounts, nursery, verify"
+    "from praxis_sdk.sandbox import kernel\n"
+    "from praxis_sdk.sandbox.init import baseroot, lockdown, mounts, verify\n"
+    "from praxis_sdk.sandbox.init import main as init\n"
+    "from praxis_sdk.sandbox.launcher import main as launcher, spawner"
 )
 SABOTAGE = {
     "capabilities are kept": (
@@ -39,11 +42,11 @@ SABOTAGE = {
         "NoNewPrivs",
     ),
     "the network is the host's": (
-        "nursery.ISOLATION &= ~kernel.CLONE_NEWNET",
+        "spawner.ISOLATION &= ~kernel.CLONE_NEWNET",
         "net namespace is the launcher's",
     ),
     "the IPC objects are the host's": (
-        "nursery.ISOLATION &= ~kernel.CLONE_NEWIPC",
+        "spawner.ISOLATION &= ~kernel.CLONE_NEWIPC",
         "ipc namespace is the launcher's",
     ),
     "the cgroups are the host's": (

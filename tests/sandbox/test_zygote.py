@@ -441,7 +441,8 @@ async def test_a_program_or_an_interpreter_that_is_missing_is_named(tmp_path: Pa
 async def test_a_preload_that_disarms_the_lock_down_is_caught_from_outside(
     tmp_path: Path, disarm: str, reason: str
 ) -> None:
-    code = f"import os\nfrom praxis_sdk.sandbox import kernel, lockdown, mounts, verify\n{disarm}\n"
+    inner = "from praxis_sdk.sandbox.init import lockdown, mounts, verify\n"
+    code = f"import os\nfrom praxis_sdk.sandbox import kernel\n{inner}{disarm}\n"
     async with launched(environment(tmp_path, evil=f"{code}verify.verify = lambda *_: None")) as launcher:
         for _ in range(2):
             with pytest.raises(IsolationUnavailable, match=reason):
