@@ -6,9 +6,14 @@ import re
 import signal
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
+from praxis_sdk.cli import worker_service
+from praxis_sdk.model import Execution
+from praxis_sdk.states import ExecutionStatus
+from praxis_sdk.store.protocol import Counts
 from tests.cli.conftest import AtHome, ContractWriter, only_line
 from tests.cli.test_control_batch import job, write
 from tests.cli.test_control_executions import running, start_worker, submitted
@@ -162,3 +167,16 @@ def test_every_attempt_is_told_which_one_it_is(at_home: AtHome, write_contract: 
     first, second = (line.split() for line in done.stdout.decode().splitlines())
     assert [first[:2], second[:2]] == [["1", "order-7"], ["2", "order-7"]]
     assert 0 < int(first[2]) < int(second[2])
+
+
+async def test_work_that_moves_on_while_it_is_counted_keeps_a_draining_worker() -> None:
+    class Moving:
+        """A store whose only execution is started between the count and the look."""
+
+        async def counts(self) -> Counts:
+            return Counts({ExecutionStatus.SUBMITTED: 1}, None)
+
+        async def find(self, *_: object, **__: object) -> list[Execution]:
+            return []
+
+    assert await worker_service._left_over(SimpleNamespace(store=Moving())) is None

@@ -44,6 +44,7 @@ def test_a_worker_looks_again(at_home: AtHome) -> None:
     done = at_home("worker", "--drain", "--job-limit", "memory_bytes=64M", "--quiet")
     assert done.returncode == 0, done.stderr
     refused = at_home.json("show", large)["execution"]
+    assert refused["failure"], (refused, at_home("logs", large, "--type", "all").stdout, done)
     assert (refused["status"], refused["failure"]["category"]) == ("failed", "VALIDATION_ERROR")
     assert refused["failure"]["message"].startswith(
         "payload.limits.memory_bytes: 128 MiB is more than the 64.0 MiB"

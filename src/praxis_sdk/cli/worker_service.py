@@ -174,6 +174,7 @@ async def _left_over(control: Control) -> int | None:
     workers = await store.workers() if stuck else []
     for status in (ExecutionStatus.QUEUED, ExecutionStatus.SUBMITTED):
         before: str | None = None
+        seen = 0
         wanted = ExecutionFilter(statuses=frozenset({status}))
         while counts.get(status, 0) and (page := await store.find(wanted, limit=_PAGE, before=before)):
             now = control.clock.time()
@@ -184,6 +185,11 @@ async def _left_over(control: Control) -> int | None:
                 if status is ExecutionStatus.SUBMITTED and (due or one.attempt):  # a retry is soon
                     return None
             before = page[-1].id
+            seen += len(page)
+        if seen != counts.get(
+            status, 0
+        ):  # some moved on between the count and the look: they may be running now
+            return None
     return stuck
 
 
