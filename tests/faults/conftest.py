@@ -13,7 +13,7 @@ import pytest
 
 from praxis_sdk.cli.home import Home
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers import maintenance as keeper
+from praxis_sdk.control.workers import maintenance
 from praxis_sdk.control.workers.liveness import Liveness
 from praxis_sdk.control.workers.worker import LEASE_S, WorkerCapacity
 from tests.faults import worker
@@ -41,7 +41,7 @@ Survive = Callable[..., AbstractAsyncContextManager[Survivor]]
 @pytest.fixture(autouse=True)
 def quick_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have keepers look around often, so that no test waits for them."""
-    monkeypatch.setattr(keeper, "ROUND_S", worker.ROUND_S)
+    monkeypatch.setattr(maintenance, "ROUND_S", worker.ROUND_S)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from praxis_sdk.control.lifecycle import completion as endings
+from praxis_sdk.control.lifecycle import completion
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
 from praxis_sdk.control.workers.heartbeat import Heartbeat, StallWatch
 from praxis_sdk.control.workers.leases import Lease, LeaseWatch
@@ -251,7 +251,7 @@ async def test_work_whose_worker_loses_its_lease_again_and_again_spends_retries_
 ) -> None:
     """It may be the work itself that makes its worker miss its heartbeats."""
     async with cut_off(tmp_path) as (plane, store, real, kind):
-        attempts = endings.MOST_FREE_REQUEUES + 1
+        attempts = completion.MOST_FREE_REQUEUES + 1
         asked = {**work("wait", gate="never"), "retry": {"max_retries": 0}}
         one = await plane.coordinator.submit_execution(asked)
         for number in range(attempts):
@@ -265,6 +265,6 @@ async def test_work_whose_worker_loses_its_lease_again_and_again_spends_retries_
         assert done.failure is not None
         assert (done.failure.code, done.failure.error_type) == ("lease_lost", ErrorType.CRASH)
         assert [attempt.ending for attempt in await real.attempts(one)] == [
-            *[AttemptEnd.RELEASED] * endings.MOST_FREE_REQUEUES,
+            *[AttemptEnd.RELEASED] * completion.MOST_FREE_REQUEUES,
             AttemptEnd.LOST,
         ]

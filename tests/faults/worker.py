@@ -18,7 +18,7 @@ from typing import Any
 
 from praxis_sdk.control.kinds import Kinds
 from praxis_sdk.control.plane import ControlPlane, PlaneOptions
-from praxis_sdk.control.workers import maintenance as keeper
+from praxis_sdk.control.workers import maintenance
 from praxis_sdk.control.workers.liveness import Liveness
 from praxis_sdk.control.workers.worker import LEASE_S, WorkerCapacity
 from praxis_sdk.model import Execution
@@ -89,7 +89,7 @@ def say(**words: Any) -> None:
 
 async def main(config: Config) -> None:
     """Work until told to end."""
-    keeper.ROUND_S = ROUND_S  # type: ignore[misc]
+    maintenance.ROUND_S = ROUND_S  # type: ignore[misc]
     kind = FaultKind(_began)
     async with AsyncExitStack() as stack:
         store = await open_store(config.store)

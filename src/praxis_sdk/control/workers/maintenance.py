@@ -11,8 +11,7 @@ from typing import Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds.base import REMAINS
-from praxis_sdk.control.lifecycle import completion as endings
-from praxis_sdk.control.lifecycle import failure_policy
+from praxis_sdk.control.lifecycle import completion, failure_policy
 from praxis_sdk.control.lifecycle.retention import Retention, retention_of
 from praxis_sdk.control.lifecycle.schedules import Schedules, next_after
 from praxis_sdk.control.lifecycle.transitions import postpone
@@ -146,7 +145,7 @@ class Maintenance:
         if execution.status is ExecutionStatus.CANCELLING:
             remains = await remains_of(self._store, execution)
             if remains is not None:  # what its worker started may outlive the worker
-                return endings.lost_unconfirmed(execution, remains, self._clock.time())
+                return completion.lost_unconfirmed(execution, remains, self._clock.time())
         return failure_policy.after_loss(execution, self._clock.time()).change
 
     # -- a clock that was set

@@ -15,7 +15,7 @@ from typing import Final
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import Kinds, LeavesRemains
 from praxis_sdk.control.kinds.base import REMAINS
-from praxis_sdk.control.lifecycle import completion as endings
+from praxis_sdk.control.lifecycle import completion
 from praxis_sdk.errors import PraxisError
 from praxis_sdk.log import get_logger
 from praxis_sdk.model import EventType, Execution
@@ -120,7 +120,9 @@ class Pursuit:
         if not termination.confirmed:
             events.info("pursuit.not_confirmed", execution_id=execution_id, detail=termination.known)
             return self._postpone(execution_id, token)
-        (settled,) = await self._store.apply([endings.confirmed(execution, termination, self._clock.time())])
+        (settled,) = await self._store.apply(
+            [completion.confirmed(execution, termination, self._clock.time())]
+        )
         if settled is not None:
             self._told(settled)
         return True

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from praxis_sdk.clock import Clock
 from praxis_sdk.control.kinds import AttemptHandle, Kinds, Outcome
-from praxis_sdk.control.lifecycle import completion as endings
+from praxis_sdk.control.lifecycle import completion
 from praxis_sdk.control.lifecycle.transitions import note
 from praxis_sdk.control.offer import WorkerCapacity
 from praxis_sdk.control.workers.breaker import BreakerOpen, Breakers, Permit
@@ -193,7 +193,7 @@ class WorkerProcess:
             held = await self._store.held(worker_id)
             if not held:
                 return
-            await self._store.apply([endings.requeued(one, self._clock.time()) for one in held])
+            await self._store.apply([completion.requeued(one, self._clock.time()) for one in held])
 
     async def resize(self, slots: int) -> None:
         """Change how many attempts it runs at once; those that run go on (spec 4, property 19)."""
@@ -403,7 +403,7 @@ class WorkerProcess:
             ended = await supervise(held, work, kind.grace, self._clock)
             if dependency is not None and permit is not None:
                 self._answer(dependency, permit, ended)
-        outcome = endings.outcome_of(ended, kind, held, self._clock.monotonic() - held.began)
+        outcome = completion.outcome_of(ended, kind, held, self._clock.monotonic() - held.began)
         await self._report(held, ended, outcome)
 
     def _answer(self, dependency: str, permit: Permit, ended: SupervisedEnd) -> None:
@@ -411,7 +411,7 @@ class WorkerProcess:
         if ended.forced:
             breaker.forget(permit)  # it had no chance to answer
         else:
-            breaker.record(permit, succeeded=endings.dependency_held(ended))
+            breaker.record(permit, succeeded=completion.dependency_held(ended))
 
     async def _report(self, held: RunningAttempt, ended: SupervisedEnd, outcome: Outcome) -> None:
         held.ended = True
@@ -419,7 +419,7 @@ class WorkerProcess:
         try:
             settled = await self._write(held, self._change_of(held, ended, outcome))
         except REFUSED as error:  # it would be refused for ever, and so the execution would never end
-            outcome = endings.unkeepable(outcome, error)
+            outcome = completion.unkeepable(outcome, error)
             settled = await self._write(held, self._change_of(held, ended, outcome))
         if settled is None:
             settled = await self._write_late(held, ended, outcome)
@@ -428,7 +428,7 @@ class WorkerProcess:
 
     def _change_of(self, held: RunningAttempt, ended: SupervisedEnd, outcome: Outcome) -> Change:
         # More than this worker has may be more than anybody has, and would wait for ever.
-        return endings.change_of(held, ended, outcome, self._clock.time(), self._offer.capacity)
+        return completion.change_of(held, ended, outcome, self._clock.time(), self._offer.capacity)
 
     async def _write(self, held: RunningAttempt, change: Change) -> AppliedChange | None:
         """Write an end; while the store is away, try for as long as this worker holds the attempt.

@@ -1,7 +1,7 @@
 """One zygote process, as the launcher holds it: planted, fed with requests for children, and mourned.
 
 What it says is not believed: third-party code runs in its memory. It can hand over a process only if that is the
-launcher's own child and a new one, and what that process became is asked of the kernel (`cradle`).
+launcher's own child and a new one, and what that process became is asked of the kernel (`handshake`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from praxis_sdk.sandbox import kernel, wire
 from praxis_sdk.sandbox.init import baseroot, mounts
-from praxis_sdk.sandbox.launcher import spawner as nursery
+from praxis_sdk.sandbox.launcher import spawner
 from praxis_sdk.sandbox.launcher.child import Child, StartError
-from praxis_sdk.sandbox.zygote import bootstrap as stem
+from praxis_sdk.sandbox.zygote import bootstrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ZygoteProcess:
     # -- its beginning ----------------------------------------------------------------------------------------------
 
     def _plant(self, settings: Mapping[str, Any], theirs: socket.socket) -> None:
-        seed = stem.BootstrapSpec(
+        seed = bootstrap.BootstrapSpec(
             settings["python"], settings["variables"], self._host_id, self._nursery.zygote_filter
         )
         package = Path(__file__).parent.parent
@@ -171,11 +171,11 @@ class ZygoteProcess:
         try:
             with self._nursery.first_in_line(), self._nursery.inside(root.namespace_fd):
                 helper, helper_fd = kernel.clone3(
-                    stem.ISOLATION, None if self._group is None else self._group.fd
+                    bootstrap.ISOLATION, None if self._group is None else self._group.fd
                 )
                 if helper == 0:
                     report.close()
-                    stem.plant(seed, self._nursery.surroundings, theirs, entrances, reporter)
+                    bootstrap.plant(seed, self._nursery.surroundings, theirs, entrances, reporter)
             reporter.close()
             os.close(helper_fd)
             received = wire.receive(report)
@@ -200,7 +200,7 @@ class ZygoteProcess:
             "tasks_counted": surroundings.tasks_counted,
             "cpu_counted": surroundings.cpu_counted,
             "privileged": surroundings.privileged,
-            "isolation": nursery.ISOLATION | kernel.CLONE_PARENT,
+            "isolation": spawner.ISOLATION | kernel.CLONE_PARENT,
             "preload": settings["preload"],
             "search_paths": settings["search_paths"],
             "program": f"{PROGRAM}/{_program_files(settings)[0].name}",
@@ -276,7 +276,7 @@ class ZygoteProcess:
             return  # it has died since, which its socket will tell
         try:
             with self._nursery.inside(namespace):
-                for target in stem.SCRATCH:
+                for target in bootstrap.SCRATCH:
                     kernel.umount_detached(target)
         finally:
             os.close(namespace)

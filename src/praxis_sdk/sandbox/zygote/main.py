@@ -1,7 +1,7 @@
 """The zygote's own program: imports what is to be preloaded, then forks one child per request.
 
-Runs in the environment's interpreter, already confined by `stem`, and knows nothing of any job. It is single-threaded
-and says so before every fork: a lock that another thread holds would stay locked in the child for ever.
+Runs in the environment's interpreter, already confined by `bootstrap`, and knows nothing of any job. It is single-
+threaded and says so before every fork: a lock that another thread holds would stay locked in the child for ever.
 """
 
 from __future__ import annotations
