@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class ExecutionEngine(ABC):
     """Runs tools. A custom engine implements the four abstract methods and is registered.
 
-    The built-in engines derive from `praxis_sdk.execution.engines.process.ProcessEngine` or implement
-    `run`, from which `execute` follows.
+    The built-in engines derive from `praxis_sdk.execution.engines.supervised.SupervisedEngine` and implement
+    `launch`, from which `run` and `execute` follow.
     """
 
     engine_type: str = "custom"
